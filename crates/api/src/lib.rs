@@ -1,0 +1,1 @@
+//! Generated gRPC code of the Tokenward API, and nothing else

@@ -1,0 +1,1 @@
+//! Who is calling: JWT issuers, the built-in issuer, the cache of verified callers

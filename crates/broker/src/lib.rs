@@ -1,0 +1,1 @@
+//! The use cases: connect, get a token, refresh, rotate; knows traits, never a backend

@@ -1,0 +1,3 @@
+//! The `tokenward` binary.
+
+fn main() {}

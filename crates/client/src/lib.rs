@@ -1,0 +1,1 @@
+//! The Rust client that services use: cache, retry, failover

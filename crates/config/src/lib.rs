@@ -1,0 +1,1 @@
+//! Typed configuration: file, then environment, then flags; every problem at once

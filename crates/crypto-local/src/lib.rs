@@ -1,0 +1,1 @@
+//! AES-256-GCM keyring in a file or an environment variable

@@ -1,0 +1,1 @@
+//! The key-encryption trait, the envelope format and data keys

@@ -1,0 +1,1 @@
+//! What is HubSpot's own in the OAuth dance

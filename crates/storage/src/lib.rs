@@ -1,0 +1,70 @@
+//! Storage: one trait per aggregate. Each sentence of a method's documentation is a case of the conformance suite.
+//!
+//! Rules that hold for every method:
+//! - A call is one transaction: it happens as a whole, or, on an error or when its future is dropped, not at all.
+//! - State changes compare in the database (version, fence, epoch) and check the affected rows; nothing is read,
+//!   judged in memory and written back by identifier alone.
+//! - "Not found" is `None` or `false`, never an error.
+//! - Identifiers compare byte by byte, so `Acme` and `acme` are two tenants.
+//! - Methods that belong to a tenant take it first, and never touch another tenant's rows.
+//! - Times keep microseconds.
+
+mod access;
+mod connect;
+mod connection;
+mod error;
+mod installation;
+mod oauth_client;
+mod page;
+mod refresh;
+mod tenant;
+
+pub use access::{
+    AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, PrincipalStore, ScopeGrant, TenantSelector,
+};
+pub use connect::{ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, PendingGrant};
+pub use connection::{
+    AccountRef, Connection, ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore, Consent,
+    ConsentBase, Lease, Revocation, StateChange, TokenSet,
+};
+pub use error::{StorageError, StorageErrorKind};
+pub use installation::{
+    ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, SchemaStatus, ServerClaim,
+};
+pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
+pub use page::{MAX_PAGE_SIZE, Page, PageRequest};
+pub use refresh::{Attempt, BeginAttempt, CommitOutcome, RefreshCommit, RefreshStore, Spare};
+pub use tenant::{Tenant, TenantState, TenantStore};
+
+/// Counts the changes of a row, from 1; callers see it as an etag.
+pub type Version = i64;
+
+/// What the result of every storage method is.
+pub type Result<T> = std::result::Result<T, StorageError>;
+
+/// A whole storage backend.
+pub trait Storage:
+    InstallationStore
+    + KeyStore
+    + TenantStore
+    + OAuthClientStore
+    + ConnectionStore
+    + RefreshStore
+    + ConnectStore
+    + AccessRuleStore
+    + PrincipalStore
+{
+}
+
+impl<T> Storage for T where
+    T: InstallationStore
+        + KeyStore
+        + TenantStore
+        + OAuthClientStore
+        + ConnectionStore
+        + RefreshStore
+        + ConnectStore
+        + AccessRuleStore
+        + PrincipalStore
+{
+}

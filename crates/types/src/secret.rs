@@ -1,0 +1,88 @@
+//! Secrets: no Display, no Serialize, a redacted Debug, wiped on drop.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+pub use secrecy::{ExposeSecret, SecretString};
+
+use crate::Rng;
+
+/// Compares secrets in a time that depends on their lengths only.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// SHA-256 of `bytes`: how states, links and cookies are stored.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// A fresh 256-bit token in base64url, for links, states and cookies.
+pub fn random_token(rng: &dyn Rng) -> SecretString {
+    let mut bytes = zeroize::Zeroizing::new([0; 32]);
+    rng.fill(bytes.as_mut());
+    SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref()))
+}
+
+/// Names an access token without revealing it: the first 96 bits of its SHA-256, as base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The fingerprint of `token`.
+    pub fn of(token: &SecretString) -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(&sha256(token.expose_secret().as_bytes())[..12]))
+    }
+
+    /// A fingerprint as a caller sends it back; `None` when it cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let well_formed = text.len() == 16 && BASE64_URL_SAFE_NO_PAD.decode(text).is_ok();
+        well_formed.then(|| Self(text.to_owned()))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededRng;
+
+    #[test]
+    fn debug_shows_nothing_of_a_secret() {
+        let secret = SecretString::from("hunter2");
+        assert!(!format!("{secret:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_fingerprint_names_a_token_and_reads_back() {
+        let one = Fingerprint::of(&SecretString::from("one"));
+        assert_eq!(Fingerprint::parse(one.as_str()), Some(one.clone()));
+        assert_ne!(one, Fingerprint::of(&SecretString::from("two")));
+        assert_eq!(Fingerprint::parse("short"), None);
+        assert_eq!(Fingerprint::parse("!!!!!!!!!!!!!!!!"), None);
+    }
+
+    #[test]
+    fn random_tokens_carry_256_bits() {
+        let rng = SeededRng::new(1);
+        let (a, b) = (random_token(&rng), random_token(&rng));
+        assert_eq!(a.expose_secret().len(), 43);
+        assert_ne!(a.expose_secret(), b.expose_secret());
+        assert!(constant_time_eq(b"same", b"same"));
+        assert!(!constant_time_eq(b"same", b"sane"));
+    }
+}

@@ -1,5 +1,7 @@
 //! Dependencies between crates run one way: types, then traits, then backends; only the binary sees them all.
 
+#![expect(clippy::unwrap_used, reason = "a test whose helpers fail by panicking too")]
+
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};

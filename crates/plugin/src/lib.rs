@@ -5,6 +5,7 @@
 //! builds. Validation is `prepare` with the result dropped, so that both see the same rules. A registry is a value that is
 //! passed in: no globals, no link-time magic.
 
+pub mod duration;
 mod problems;
 mod registry;
 mod section;

@@ -2,6 +2,7 @@
 
 mod clock;
 mod id;
+pub mod net;
 mod rng;
 mod scopes;
 mod sealed;

@@ -1,1 +1,3 @@
 //! Conformance suites and fakes; never published
+
+pub mod crypto;

@@ -1,0 +1,146 @@
+use async_trait::async_trait;
+use tokenward_crypto::{
+    Aad, Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption,
+    WrappedKey,
+};
+
+use crate::keyring::Keyring;
+
+/// The word that selects this backend, and the prefix of its keys' names.
+pub(crate) const KIND: &str = "local";
+
+const FORMAT: u8 = 1;
+
+/// A keyring in memory.
+#[derive(Debug)]
+pub(crate) struct LocalKeys(Keyring);
+
+impl LocalKeys {
+    pub(crate) fn new(keyring: Keyring) -> Self {
+        Self(keyring)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.versions().map(name).collect()
+    }
+
+    fn key(&self, kek: &str) -> Result<&Aead, CryptoError> {
+        let version = self.0.versions().find(|version| name(*version) == kek);
+        version.and_then(|version| self.0.get(version)).ok_or_else(|| {
+            let there_are = self.names().join(", ");
+            let message = format!("encryption key {kek:?} is not in the keyring; it has {there_are}");
+            CryptoError::new(CryptoErrorKind::UnknownKey, message)
+        })
+    }
+}
+
+fn name(version: u32) -> String {
+    format!("{KIND}:{version}")
+}
+
+fn aad(binding: &KeyBinding<'_>, kek: &str) -> Aad {
+    binding.encode().field(&[FORMAT]).field(kek.as_bytes())
+}
+
+#[async_trait]
+impl KeyEncryption for LocalKeys {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    async fn status(&self) -> Result<KekStatus, CryptoError> {
+        Ok(KekStatus { active: name(self.0.active()), available: self.names() })
+    }
+
+    async fn wrap(&self, binding: &KeyBinding<'_>, key: &DataKeyMaterial) -> Result<WrappedKey, CryptoError> {
+        let kek = name(self.0.active());
+        let bytes = self.key(&kek)?.seal(&[FORMAT], &aad(binding, &kek), key.expose());
+        Ok(WrappedKey { kek, bytes })
+    }
+
+    async fn unwrap(
+        &self,
+        binding: &KeyBinding<'_>,
+        wrapped: &WrappedKey,
+    ) -> Result<DataKeyMaterial, CryptoError> {
+        let key = self.key(&wrapped.kek)?;
+        let malformed = |message: &str| CryptoError::new(CryptoErrorKind::Malformed, message);
+        let body = match wrapped.bytes.split_first() {
+            Some((&FORMAT, body)) => body,
+            Some((format, _)) => return Err(malformed(&format!("unknown wrapped-key format {format}"))),
+            None => return Err(malformed("the wrapped key is empty")),
+        };
+        let plain = key.open(body, &aad(binding, &wrapped.kek)).map_err(|error| {
+            let message =
+                format!("data key {} does not open with {}: {error}", binding.data_key, wrapped.kek);
+            CryptoError::new(error.kind(), message)
+        })?;
+        let bytes: [u8; 32] =
+            plain.as_slice().try_into().map_err(|_| malformed("a wrapped key does not hold 32 bytes"))?;
+        Ok(DataKeyMaterial::from_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BINDING: KeyBinding<'_> = KeyBinding { installation: "inst-1", scope: "acme", data_key: 7 };
+
+    // Key bytes 00 to 1f as version 3.
+    fn backend() -> LocalKeys {
+        let line = "3:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        LocalKeys::new(crate::keyring::parse(line).expect("the line is well-formed"))
+    }
+
+    // Computed by another implementation (OpenSSL through Python's `cryptography`): nonce a0 to ab, data key 32 times 5a.
+    const GOLDEN: &str = concat!(
+        "01",
+        "a0a1a2a3a4a5a6a7a8a9aaab",
+        "bc4226771f9158e5383fdd895d209a842af6034ac8ed1836c6547cdc25f12f5b",
+        "cfed69bf316716dedbbe8c723be27c43"
+    );
+
+    fn golden() -> WrappedKey {
+        let byte = |pair: &[u8]| {
+            u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal")
+        };
+        WrappedKey { kek: "local:3".into(), bytes: GOLDEN.as_bytes().chunks(2).map(byte).collect() }
+    }
+
+    #[tokio::test]
+    async fn the_format_of_a_wrapped_key_is_the_documented_one() {
+        let key = backend().unwrap(&BINDING, &golden()).await.expect("it opens");
+        assert_eq!(key.expose(), &[0x5a; 32]);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_format_is_malformed_and_named() {
+        let mut wrapped = golden();
+        wrapped.bytes[0] = 9;
+        let error = backend().unwrap(&BINDING, &wrapped).await.unwrap_err();
+        assert_eq!(error.kind(), CryptoErrorKind::Malformed);
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_is_named_with_those_that_there_are() {
+        for kek in ["local:4", "local:03", "local:+3", "openbao:3", "local", "3", ""] {
+            let wrapped = WrappedKey { kek: kek.into(), ..golden() };
+            let error = backend().unwrap(&BINDING, &wrapped).await.unwrap_err();
+            assert_eq!(error.kind(), CryptoErrorKind::UnknownKey);
+            assert_eq!(
+                error.to_string(),
+                format!("encryption key {kek:?} is not in the keyring; it has local:3")
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_data_key_and_encryption_key() {
+        let other = KeyBinding { scope: "other", ..BINDING };
+        let error = backend().unwrap(&other, &golden()).await.unwrap_err();
+        assert_eq!(error.kind(), CryptoErrorKind::Refused);
+        assert!(error.to_string().starts_with("data key 7 does not open with local:3: "), "{error}");
+    }
+}

@@ -38,8 +38,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
     let global_unicast = segments[0] & 0xe000 == 0x2000; // 2000::/3, RFC 4291; leaves out ::1, fc00::/7, fe80::/10, ff00::/8
-    let special = (segments[0] == 0x2001 && segments[1] < 0x200) // protocol assignments and Teredo, RFC 2928
-        || (segments[0] == 0x2001 && segments[1] == 0xdb8) // documentation
+    // Protocol assignments and Teredo (RFC 2928), and documentation.
+    let special = (segments[0] == 0x2001 && (segments[1] < 0x200 || segments[1] == 0xdb8))
         || segments[0] == 0x2002 // 6to4 carries an IPv4 address, RFC 3056
         || (segments[0] == 0x3fff && segments[1] < 0x1000); // documentation, RFC 9637
     global_unicast && !special

@@ -6,10 +6,11 @@
 //! passed in: no globals, no link-time magic.
 
 pub mod duration;
+mod lenient;
 mod problems;
 mod registry;
 mod section;
 
 pub use problems::{Problem, Problems};
 pub use registry::{BackendDef, BuildError, Constraint, Prepared, Registry};
-pub use section::{Section, parse_section, read_secret, read_secret_bytes};
+pub use section::{Section, parse_rest, parse_section, read_secret, read_secret_bytes};

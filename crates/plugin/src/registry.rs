@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_kind_is_prepared_and_built() {
-        let prepared = registry().prepare("one", &section(), &()).ok().expect("it is known");
+        let prepared = registry().prepare("one", &section(), &()).expect("it is known");
         assert_eq!(prepared.build().await.unwrap(), 1);
     }
 

@@ -2,8 +2,11 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use crate::Problems;
+use crate::lenient::Lenient;
 
 /// The largest file that a secret is read from, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
@@ -22,7 +25,10 @@ pub struct Section {
 impl std::fmt::Debug for Section {
     // Values may be secrets: only the keys are shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Section").field("at", &self.at).field("keys", &self.values.keys()).finish()
+        f.debug_struct("Section")
+            .field("at", &self.at)
+            .field("keys", &self.values.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -33,19 +39,76 @@ impl Section {
     }
 }
 
-/// Reads a section into a backend's config struct (with `deny_unknown_fields`).
+/// The most problems that one section is searched for.
+const MAX_PROBLEMS: usize = 100;
+
+/// Reads a section into a backend's config struct (with `deny_unknown_fields`). A text stands for a number, a switch or a
+/// list where one is expected, because environment variables are texts.
 ///
 /// # Errors
-/// Unknown keys and wrong types; a value is never repeated, because it may be a secret.
+/// Every unknown key and wrong type; a value is never repeated, because it may be a secret.
 pub fn parse_section<T: DeserializeOwned>(section: &Section) -> Result<T, Problems> {
-    let value = serde_json::Value::Object(section.values.clone());
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let at = if path == "." { section.at.clone() } else { section.option(&path) };
-        let mut problems = Problems::new();
-        problems.add(at, without_values(&error.into_inner().to_string()));
-        problems
-    })
+    let mut problems = Problems::new();
+    match parse_rest(section, &mut problems) {
+        Some(config) => problems.into_result(config),
+        None => Err(problems),
+    }
+}
+
+/// Like [`parse_section`], but goes on without the values that are wrong, so that whatever else is wrong is found too.
+/// `None` when nothing can be made of the rest, because a value is required.
+pub fn parse_rest<T: DeserializeOwned>(section: &Section, problems: &mut Problems) -> Option<T> {
+    let mut values = Value::Object(section.values.clone());
+    for _ in 0..MAX_PROBLEMS {
+        let error = match serde_path_to_error::deserialize(Lenient(values.clone())) {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let path = error.path().clone();
+        let message = without_values(&error.into_inner().to_string());
+        let shown = path.to_string();
+        let at = if shown == "." { section.at.clone() } else { section.option(&shown) };
+        let at = at.strip_prefix('.').unwrap_or(&at);
+        if !was_taken_out(at, &message, problems) {
+            problems.add(at, message);
+        }
+        if !remove(&mut values, &path) {
+            break;
+        }
+    }
+    None
+}
+
+/// Whether "missing field `x`" only follows from taking out a wrong `x`, which has been reported.
+fn was_taken_out(at: &str, message: &str, problems: &Problems) -> bool {
+    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    missing.is_some_and(|key| problems.iter().any(|problem| problem.at == format!("{at}.{key}")))
+}
+
+/// Takes out what stands at `path`; `false` when there is nothing to take out.
+fn remove(values: &mut Value, path: &serde_path_to_error::Path) -> bool {
+    let mut place = values;
+    let mut segments = path.iter().peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        place = match (segment, place) {
+            (Segment::Map { key }, Value::Object(map)) if is_last => return map.remove(key).is_some(),
+            (Segment::Seq { index }, Value::Array(items)) if is_last && *index < items.len() => {
+                items.remove(*index);
+                return true;
+            }
+            (Segment::Map { key }, Value::Object(map)) => match map.get_mut(key) {
+                Some(next) => next,
+                None => return false,
+            },
+            (Segment::Seq { index }, Value::Array(items)) => match items.get_mut(*index) {
+                Some(next) => next,
+                None => return false,
+            },
+            _ => return false,
+        };
+    }
+    false
 }
 
 /// Takes quoted values out of serde's message `invalid type: string "hunter2", expected …`.
@@ -136,6 +199,29 @@ mod tests {
         let problems =
             parse_section::<Config>(&section(serde_json::json!({"count": 1, "cuont": 2}))).unwrap_err();
         assert!(problems.to_string().contains("unknown field `cuont`"), "{problems}");
+    }
+
+    #[test]
+    fn every_unknown_key_and_wrong_type_is_found_at_once() {
+        #[derive(Deserialize, Debug)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only the types matter here")]
+        struct Nested {
+            count: u32,
+            #[serde(default)]
+            inner: Option<Config>,
+            #[serde(default)]
+            list: Vec<Config>,
+        }
+        let given = serde_json::json!({
+            "count": "hunter2", "cuont": 1, "inner": {"count": "hunter3"}, "list": [{"count": 1, "more": "hunter4"}],
+        });
+        let text = parse_section::<Nested>(&section(given)).unwrap_err().to_string();
+        for at in ["crypto.count: ", "crypto.cuont: ", "crypto.inner.count: ", "crypto.list[0].more: "] {
+            assert!(text.contains(at), "{at:?} in\n{text}");
+        }
+        assert!(!text.contains("hunter"), "{text}");
+        assert!(!text.contains("missing field"), "{text}");
     }
 
     #[test]

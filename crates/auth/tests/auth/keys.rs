@@ -296,3 +296,25 @@ async fn issuers_are_fetched_side_by_side_at_start() {
     let both = async { tokio::join!(auth.preload(), release) };
     assert!(tokio::time::timeout(Duration::from_secs(5), both).await.is_ok());
 }
+
+#[tokio::test]
+async fn an_endless_answer_is_cut_off() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = socket.read(&mut [0; 4096]).await;
+        let chunk = vec![b' '; 64 * 1024];
+        let mut sent = 0;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n").await;
+        while socket.write_all(&chunk).await.is_ok() {
+            sent += chunk.len();
+        }
+        sent
+    });
+    let auth = authenticator(vec![corp(&url)], &clock());
+    assert_eq!(auth.refresh_keys().await, 1);
+    // The limit is 256 KiB; the rest is what the kernel's buffers take.
+    assert!(server.await.unwrap() < 32 * 1024 * 1024);
+}

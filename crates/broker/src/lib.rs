@@ -1,1 +1,37 @@
-//! The use cases: connect, get a token, refresh, rotate; knows traits, never a backend
+//! The use cases: connect, get a token, refresh, rotate. Knows the traits of storage, encryption and providers, and no
+//! backend of them.
+//!
+//! The warm path ([`Broker::token_from_memory`]) reads memory alone. Everything else goes through one task per connection
+//! (`refresh`), detached from callers, so that no caller can cancel what a grant depends on.
+
+mod access;
+pub mod admin;
+pub mod audit;
+mod broker;
+mod clients;
+mod connect;
+mod connections;
+mod consent;
+mod directory;
+mod due;
+mod error;
+mod get_token;
+mod guard;
+mod import;
+mod metrics;
+mod refresh;
+mod report;
+mod sealer;
+mod select;
+mod settings;
+mod token;
+
+pub use audit::Actor;
+pub use broker::{Broker, Parts, Readiness, Shutdown};
+pub use connect::{Callback, ConnectPage, FinishedConnect, NewConnectLink, StartedConnect};
+pub use error::{Error, Reason};
+pub use metrics::Metrics;
+pub use report::ReportOutcome;
+pub use sealer::{INSTALLATION_SCOPE, Place, Sealer};
+pub use settings::Settings;
+pub use token::{LiveToken, Token, TokenRequest, Warning, WarningReason};

@@ -16,4 +16,4 @@ pub use id::{
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use scopes::{InvalidScope, MAX_SCOPE_LENGTH, MAX_SCOPES, Scopes};
 pub use sealed::Sealed;
-pub use secret::{ExposeSecret, Fingerprint, SecretString, constant_time_eq, random_token, sha256};
+pub use secret::{ExposeSecret, Fingerprint, SecretString, constant_time_eq, hex, random_token, sha256};

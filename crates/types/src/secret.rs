@@ -21,6 +21,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value & 0x0f)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
 /// A fresh 256-bit token in base64url, for links, states and cookies.
 pub fn random_token(rng: &dyn Rng) -> SecretString {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
@@ -60,6 +67,11 @@ impl fmt::Display for Fingerprint {
 mod tests {
     use super::*;
     use crate::SeededRng;
+
+    #[test]
+    fn hexadecimal_digits_are_lower_case_and_keep_leading_zeros() {
+        assert_eq!(hex(&[0x00, 0x0f, 0xa5, 0xff]), "000fa5ff");
+    }
 
     #[test]
     fn debug_shows_nothing_of_a_secret() {

@@ -1,0 +1,344 @@
+//! The broker as a whole: what it is made of, how it starts and stops.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokenward_crypto::KeyEncryption;
+use tokenward_provider::Provider;
+use tokenward_storage::{ConnectionFilter, ConnectionState, PageRequest, Storage};
+use tokenward_types::{Clock, ProviderName, Rng, Scopes, TenantId, generate_suffix};
+use tokio::task::JoinHandle;
+
+use crate::access::RuleBook;
+use crate::clients::Clients;
+use crate::directory::Directory;
+use crate::due::{Due, Schedule};
+use crate::metrics::ConnectionLabels;
+use crate::refresh::{Flights, Unsaved};
+use crate::report::Reports;
+use crate::select::BaseScopes;
+use crate::{Error, Metrics, Sealer, Settings};
+
+/// How often links and attempts that expired are removed, and connections are counted.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.
+const KEEP_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a broker is made of.
+pub struct Parts {
+    /// Where everything is stored.
+    pub storage: Arc<dyn Storage>,
+    /// What wraps data keys.
+    pub key_encryption: Arc<dyn KeyEncryption>,
+    /// The configured providers.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for identifiers, states, links and jitter.
+    pub rng: Arc<dyn Rng>,
+    /// What an operator tuned.
+    pub settings: Settings,
+    /// Where it counts.
+    pub metrics: Metrics,
+}
+
+/// Which parts work.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// The database takes writes.
+    pub storage: Result<(), String>,
+    /// The encryption backend answers.
+    pub encryption: Result<(), String>,
+}
+
+impl Readiness {
+    /// Whether all do.
+    pub fn is_ready(&self) -> bool {
+        self.storage.is_ok() && self.encryption.is_ok()
+    }
+}
+
+/// What was left when the broker stopped.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// Connections whose last refresh could not be stored, as `tenant/connection`.
+    pub unsaved: Vec<String>,
+}
+
+struct Inner {
+    storage: Arc<dyn Storage>,
+    providers: HashMap<ProviderName, Arc<dyn Provider>>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    settings: Settings,
+    metrics: Metrics,
+    sealer: Sealer,
+    directory: Directory,
+    rules: ArcSwap<RuleBook>,
+    clients: Clients,
+    flights: Flights,
+    unsaved: Unsaved,
+    schedule: Schedule,
+    reports: Reports,
+    runtime: tokio::runtime::Handle,
+    maintenance: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The use cases over the traits. Cloning shares it.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+impl Broker {
+    /// Checks the keys, reads the rules, and starts the maintenance on the current tokio runtime.
+    ///
+    /// # Errors
+    /// What keeps it from starting, such as a wrong encryption key.
+    pub async fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts { storage, key_encryption, providers, clock, rng, settings, metrics } = parts;
+        let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
+        let sealer = Sealer::start(
+            Arc::clone(&storage),
+            key_encryption,
+            Arc::clone(&clock),
+            installation,
+            settings.max_cached_data_keys,
+        )
+        .await?;
+        let rules = RuleBook::load(&*storage).await?;
+        let broker = Self(Arc::new(Inner {
+            directory: Directory::new(settings.max_cached_connections),
+            providers: providers
+                .into_iter()
+                .map(|provider| (provider.info().name.clone(), provider))
+                .collect(),
+            rules: ArcSwap::from_pointee(rules),
+            clients: Clients::default(),
+            flights: Flights::default(),
+            unsaved: Unsaved::default(),
+            schedule: Schedule::default(),
+            reports: Reports::default(),
+            runtime: tokio::runtime::Handle::current(),
+            maintenance: Mutex::default(),
+            storage,
+            clock,
+            rng,
+            settings,
+            metrics,
+            sealer,
+        }));
+        broker.resume().await?;
+        broker.start_maintenance();
+        Ok(broker)
+    }
+
+    /// Takes up what a former process left: suspects to verify, grants that were pending.
+    async fn resume(&self) -> Result<(), Error> {
+        let filter = ConnectionFilter { state: Some(ConnectionState::Suspect), ..Default::default() };
+        let suspects = self.storage().list_connections(&filter, &PageRequest::first()).await?;
+        for connection in suspects.items {
+            let at = connection.state_since + self.settings().suspect_confirm_after;
+            self.schedule().push(at, connection.tenant, connection.id, Due::Confirm);
+        }
+        let broker = self.clone();
+        self.spawn(async move { broker.resume_pending_grants().await });
+        Ok(())
+    }
+
+    fn start_maintenance(&self) {
+        let every = |period: Duration, work: fn(Self) -> futures::future::BoxFuture<'static, ()>| {
+            // Weak, so that a broker that nobody holds any more stops working.
+            let inner = Arc::downgrade(&self.0);
+            let task = self.0.runtime.spawn(async move {
+                let mut ticks = tokio::time::interval(period);
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(inner) = inner.upgrade() else { return };
+                    work(Self(inner)).await;
+                }
+            });
+            self.0.maintenance.lock().push(task);
+        };
+        every(Duration::from_secs(1), |broker| Box::pin(async move { broker.run_due() }));
+        every(Duration::from_secs(5), |broker| Box::pin(async move { broker.run_revocations().await }));
+        every(HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
+    }
+
+    async fn housekeeping(&self) {
+        if let Err(error) = self.sealer().flush_seal_counts().await {
+            tracing::warn!(%error, detail = error.log_detail(), "cannot write seal counts");
+        }
+        if let Err(error) = self.storage().delete_expired(self.now() - KEEP_EXPIRED).await {
+            tracing::warn!(%error, "cannot delete expired links");
+        }
+        self.resume_pending_grants().await;
+        match self.storage().count_connections().await {
+            Ok(counts) => {
+                for provider in self.0.providers.keys() {
+                    for state in STATES {
+                        let is_this = |name: &ProviderName, other| name == provider && other == state;
+                        let count = counts.iter().find(|(name, other, _)| is_this(name, *other));
+                        let labels =
+                            ConnectionLabels { provider: provider.to_string(), state: state_name(state) };
+                        let count = count.map_or(0, |(_, _, count)| *count);
+                        let gauge = self.metrics().connections.get_or_create(&labels);
+                        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot count connections"),
+        }
+    }
+
+    /// Lets refreshes that are under way finish, and tells what could not be stored.
+    pub async fn shutdown(&self, grace: Duration) -> Shutdown {
+        for task in self.0.maintenance.lock().drain(..) {
+            task.abort();
+        }
+        let finished = async {
+            self.0.flights.finished().await;
+            self.0.unsaved.finished().await;
+        };
+        let _ = tokio::time::timeout(grace, finished).await;
+        if let Err(error) = self.sealer().flush_seal_counts().await {
+            tracing::warn!(%error, "cannot write seal counts");
+        }
+        Shutdown { unsaved: self.0.unsaved.names() }
+    }
+
+    /// Whether database and encryption backend work.
+    pub async fn readiness(&self) -> Readiness {
+        let storage = self.storage().check_health().await.map_err(|error| error.to_string());
+        let encryption = self.sealer().check_health().await.map_err(|error| error.to_string());
+        Readiness { storage, encryption }
+    }
+
+    /// Reads all access rules again; to be called after each change of one.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`: the rules in memory stay.
+    pub async fn reload_rules(&self) -> Result<(), Error> {
+        let rules = RuleBook::load(&*self.0.storage).await?;
+        self.0.rules.store(Arc::new(rules));
+        Ok(())
+    }
+
+    /// Drops a tenant with its tokens from memory; to be called after each change of one.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        self.0.directory.forget(tenant);
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.0.storage
+    }
+
+    /// The provider of this name.
+    pub fn provider(&self, name: &ProviderName) -> Option<&Arc<dyn Provider>> {
+        self.0.providers.get(name)
+    }
+
+    /// The names of the configured providers, in order.
+    pub fn provider_names(&self) -> Vec<ProviderName> {
+        let mut names: Vec<_> = self.0.providers.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// The generator.
+    pub fn rng(&self) -> &dyn Rng {
+        &*self.0.rng
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What seals and opens.
+    pub fn sealer(&self) -> &Sealer {
+        &self.0.sealer
+    }
+
+    /// How many connections are in memory, about.
+    pub fn cached_connections(&self) -> u64 {
+        self.0.directory.len()
+    }
+
+    pub(crate) fn now(&self) -> tokenward_types::Timestamp {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<RuleBook>> {
+        self.0.rules.load()
+    }
+
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.0.clients
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
+    }
+
+    pub(crate) fn unsaved(&self) -> &Unsaved {
+        &self.0.unsaved
+    }
+
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.0.schedule
+    }
+
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.0.reports
+    }
+
+    /// Runs a task that no caller can cancel.
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.runtime.spawn(task)
+    }
+}
+
+impl BaseScopes for Broker {
+    fn base_scopes(&self, provider: &ProviderName) -> Option<&Scopes> {
+        self.provider(provider).map(|provider| &provider.info().base_scopes)
+    }
+}
+
+const STATES: [ConnectionState; 4] = [
+    ConnectionState::Active,
+    ConnectionState::Suspect,
+    ConnectionState::ReauthRequired,
+    ConnectionState::Revoked,
+];
+
+/// The word for a state in metrics, logs and audit events.
+pub(crate) fn state_name(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Active => "active",
+        ConnectionState::Suspect => "suspect",
+        ConnectionState::ReauthRequired => "reauth_required",
+        ConnectionState::Revoked => "revoked",
+    }
+}

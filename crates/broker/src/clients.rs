@@ -1,0 +1,120 @@
+//! OAuth clients with their opened secrets, kept in memory until an admin changes them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use secrecy::SecretString;
+use tokenward_provider::{ClientCredentials, Provider};
+use tokenward_storage::{ClientSecretState, OAuthClient};
+use tokenward_types::OAuthClientId;
+
+use crate::broker::Broker;
+use crate::guard::ClientGuard;
+use crate::sealer::{INSTALLATION_SCOPE, Place};
+use crate::{Error, Reason};
+
+/// A client, ready to be used.
+pub(crate) struct ClientEntry {
+    pub client: OAuthClient,
+    pub provider: Arc<dyn Provider>,
+    /// Usable secrets: the active one first, then the others, newest first.
+    secrets: Vec<(i32, SecretString)>,
+    pub guard: ClientGuard,
+}
+
+impl ClientEntry {
+    /// The credentials to try, in order, each with its secret's version.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = (i32, ClientCredentials)> + '_ {
+        self.secrets.iter().map(|(version, secret)| {
+            let client_id = self.client.client_id.clone();
+            (*version, ClientCredentials { client_id, client_secret: secret.clone() })
+        })
+    }
+
+    /// The credentials to try first.
+    ///
+    /// # Errors
+    /// `OAuthClientMisconfigured` when the client has no usable secret.
+    pub(crate) fn first_credentials(&self) -> Result<ClientCredentials, Error> {
+        self.credentials().next().map(|(_, credentials)| credentials).ok_or_else(|| {
+            misconfigured(
+                &self.client.id,
+                "it has no client secret: add one with `tokenward oauth-client secret add`",
+            )
+        })
+    }
+}
+
+/// The provider does not accept the client.
+pub(crate) fn misconfigured(client: &OAuthClientId, why: &str) -> Error {
+    Error::new(Reason::OAuthClientMisconfigured, format!("OAuth client {client}: {why}"))
+        .with("oauth_client_id", client.as_str())
+}
+
+/// The clients in memory. There are few, so none is dropped.
+#[derive(Default)]
+pub(crate) struct Clients {
+    entries: Mutex<HashMap<OAuthClientId, Arc<ClientEntry>>>,
+    /// Counts what was forgotten, so that a reading that began before does not come back after.
+    forgotten: Mutex<u64>,
+}
+
+impl Broker {
+    /// Drops a client from memory: the next use reads it and its secrets again, with its breaker closed.
+    pub fn forget_oauth_client(&self, client: &OAuthClientId) {
+        let mut forgotten = self.clients().forgotten.lock();
+        *forgotten += 1;
+        self.clients().entries.lock().remove(client);
+    }
+
+    /// Where the provider sends browsers back to for this client.
+    pub fn redirect_uri(&self, client: &OAuthClientId) -> String {
+        let base = self.settings().public_url.as_str().trim_end_matches('/');
+        format!("{base}/oauth/{client}/callback")
+    }
+
+    /// The client with its secrets.
+    pub(crate) async fn client(&self, id: &OAuthClientId) -> Result<Arc<ClientEntry>, Error> {
+        let clients = self.clients();
+        if let Some(entry) = clients.entries.lock().get(id) {
+            return Ok(Arc::clone(entry));
+        }
+        let reading = *clients.forgotten.lock();
+        let entry = Arc::new(self.read_client(id).await?);
+        let forgotten = clients.forgotten.lock();
+        if *forgotten == reading {
+            let mut entries = clients.entries.lock();
+            return Ok(Arc::clone(entries.entry(id.clone()).or_insert(entry)));
+        }
+        Ok(entry)
+    }
+
+    async fn read_client(&self, id: &OAuthClientId) -> Result<ClientEntry, Error> {
+        let client =
+            self.storage().get_oauth_client(id).await?.ok_or_else(|| Error::not_found("OAuth client", id))?;
+        let provider = self.provider(&client.provider).cloned().ok_or_else(|| {
+            misconfigured(id, "its provider is not in the server's configuration")
+                .with("provider", client.provider.as_str())
+        })?;
+        let mut secrets = Vec::new();
+        let records = self.storage().list_client_secrets(id).await?;
+        let usable = |state| records.iter().filter(move |record| record.state == state);
+        for record in usable(ClientSecretState::Active).chain(usable(ClientSecretState::Enabled)) {
+            let name = secret_record(id, record.secret_version);
+            let secret = self.sealer().open_text(client_secret_place(&name), &record.sealed).await?;
+            secrets.push((record.secret_version, secret));
+        }
+        Ok(ClientEntry { client, provider, secrets, guard: ClientGuard::default() })
+    }
+}
+
+/// The record name that a client secret is bound to.
+pub(crate) fn secret_record(client: &OAuthClientId, secret_version: i32) -> String {
+    format!("{client}:{secret_version}")
+}
+
+/// Where a client secret is sealed.
+pub(crate) fn client_secret_place(record: &str) -> Place<'_> {
+    Place { scope: INSTALLATION_SCOPE, kind: "client_secret", record, field: "secret", fence: None }
+}

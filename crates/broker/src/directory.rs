@@ -1,0 +1,216 @@
+//! Tenants, connections and living tokens in memory: what the warm path reads.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokenward_storage::{Connection, ConnectionState, Tenant, Version};
+use tokenward_types::{AccountId, ConnectionId, OAuthClientId, ProviderName, Scopes, TenantId, Timestamp};
+
+use crate::Error;
+use crate::token::LiveToken;
+
+/// Why a connection cannot be refreshed at the moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Failing {
+    /// What callers are told when no token lives.
+    pub error: Error,
+    /// When the next try is allowed.
+    pub until: Timestamp,
+    /// How many tries failed in a row.
+    pub tries: u32,
+}
+
+/// What is known of a connection at one moment; replaced as a whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// The version of the row that it shows; an older row never replaces a newer one.
+    pub version: Version,
+    pub state: ConnectionState,
+    pub state_since: Timestamp,
+    pub scopes: Scopes,
+    pub live: Option<Arc<LiveToken>>,
+    pub failing: Option<Failing>,
+}
+
+/// A connection in memory.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub tenant: TenantId,
+    pub id: ConnectionId,
+    pub provider: ProviderName,
+    pub oauth_client: Option<OAuthClientId>,
+    pub account: AccountId,
+    snapshot: ArcSwap<Snapshot>,
+    last_asked: AtomicI64,
+}
+
+impl Entry {
+    /// What is known of it now.
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Changes what is known of it; concurrent changes are applied one after the other.
+    pub(crate) fn update(&self, change: impl Fn(&mut Snapshot)) {
+        self.snapshot.rcu(|current| {
+            let mut next = Snapshot::clone(current);
+            change(&mut next);
+            next
+        });
+    }
+
+    /// Notes that somebody asked for its token.
+    pub(crate) fn touch(&self, now: Timestamp) {
+        self.last_asked.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// When somebody last asked for its token; the epoch if nobody did since it was read.
+    pub(crate) fn last_asked(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_asked.load(Ordering::Relaxed))
+    }
+}
+
+/// A tenant with its connections in memory.
+#[derive(Debug)]
+pub(crate) struct TenantEntry {
+    pub tenant: Tenant,
+    pub connections: Box<[Arc<Entry>]>,
+}
+
+impl TenantEntry {
+    /// The connection with this identifier.
+    pub(crate) fn connection(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.connections.iter().find(|entry| entry.id.as_str() == id)
+    }
+}
+
+/// Scope sets, provider and client names that many connections share, kept once.
+#[derive(Default)]
+pub(crate) struct Interner {
+    scopes: Mutex<HashSet<Scopes>>,
+    providers: Mutex<HashSet<ProviderName>>,
+    clients: Mutex<HashSet<OAuthClientId>>,
+}
+
+/// Distinct values that are kept; further ones are simply not shared.
+const MAX_INTERNED: usize = 10_000;
+
+fn intern<T: Clone + Eq + std::hash::Hash>(set: &Mutex<HashSet<T>>, value: &T) -> T {
+    let mut set = set.lock();
+    if let Some(shared) = set.get(value) {
+        return shared.clone();
+    }
+    if set.len() < MAX_INTERNED {
+        set.insert(value.clone());
+    }
+    value.clone()
+}
+
+impl Interner {
+    /// The shared copy of a scope set.
+    pub(crate) fn scopes(&self, scopes: &Scopes) -> Scopes {
+        intern(&self.scopes, scopes)
+    }
+
+    fn provider(&self, provider: &ProviderName) -> ProviderName {
+        intern(&self.providers, provider)
+    }
+
+    fn client(&self, client: &OAuthClientId) -> OAuthClientId {
+        intern(&self.clients, client)
+    }
+}
+
+/// The tenants in memory: bounded, the least recently asked for go first.
+pub(crate) struct Directory {
+    tenants: Cache<TenantId, Arc<TenantEntry>>,
+    pub interner: Interner,
+    /// Counts what was forgotten, so that a reading that began before does not come back after.
+    forgotten: Mutex<u64>,
+}
+
+impl Directory {
+    /// A directory for so many connections.
+    pub(crate) fn new(max_connections: u64) -> Self {
+        let tenants = Cache::builder()
+            .max_capacity(max_connections)
+            .weigher(|_: &TenantId, entry: &Arc<TenantEntry>| {
+                u32::try_from(entry.connections.len().max(1)).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { tenants, interner: Interner::default(), forgotten: Mutex::new(0) }
+    }
+
+    /// The tenant, if it is in memory.
+    pub(crate) fn get(&self, tenant: &str) -> Option<Arc<TenantEntry>> {
+        self.tenants.get(tenant)
+    }
+
+    /// The connection, if it is in memory.
+    pub(crate) fn connection(&self, tenant: &TenantId, connection: &ConnectionId) -> Option<Arc<Entry>> {
+        self.get(tenant.as_str())?.connection(connection.as_str()).cloned()
+    }
+
+    /// To be taken before a tenant is read from storage, and given to [`Directory::insert`].
+    pub(crate) fn reading(&self) -> u64 {
+        *self.forgotten.lock()
+    }
+
+    /// Puts a tenant into memory as it was read. If anything was forgotten since `reading`, what was read may be stale:
+    /// `None`, read again.
+    pub(crate) fn insert(
+        &self,
+        reading: u64,
+        tenant: Tenant,
+        connections: &[Connection],
+    ) -> Option<Arc<TenantEntry>> {
+        let entries = connections.iter().map(|connection| Arc::new(self.entry(&tenant.id, connection)));
+        let fresh = Arc::new(TenantEntry { connections: entries.collect(), tenant });
+        let forgotten = self.forgotten.lock();
+        if *forgotten != reading {
+            return None;
+        }
+        // Of two readers at once, the first one's entries stay: tokens may hang on them already.
+        Some(self.tenants.get_with(fresh.tenant.id.clone(), || Arc::clone(&fresh)))
+    }
+
+    fn entry(&self, tenant: &TenantId, connection: &Connection) -> Entry {
+        Entry {
+            tenant: tenant.clone(),
+            id: connection.id.clone(),
+            provider: self.interner.provider(&connection.provider),
+            oauth_client: connection.oauth_client.as_ref().map(|client| self.interner.client(client)),
+            account: connection.account.clone(),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                version: connection.version,
+                state: connection.state,
+                state_since: connection.state_since,
+                scopes: connection
+                    .tokens
+                    .as_ref()
+                    .map(|tokens| self.interner.scopes(&tokens.scopes))
+                    .unwrap_or_default(),
+                live: None,
+                failing: None,
+            }),
+            last_asked: AtomicI64::new(0),
+        }
+    }
+
+    /// Drops a tenant; the next request reads it again.
+    pub(crate) fn forget(&self, tenant: &TenantId) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.tenants.invalidate(tenant);
+    }
+
+    /// How many connections are in memory, about.
+    pub(crate) fn len(&self) -> u64 {
+        self.tenants.run_pending_tasks();
+        self.tenants.weighted_size()
+    }
+}

@@ -1,0 +1,242 @@
+//! Getting a token: from memory if it is there and fresh, else through the connection's one refresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenward_storage::ConnectionState;
+use tokenward_types::{AccountId, ConnectionId, ProviderName, Scopes, TenantId, Timestamp};
+
+use crate::broker::Broker;
+use crate::directory::{Entry, Snapshot, TenantEntry};
+use crate::refresh::Want;
+use crate::select::{denied, select};
+use crate::token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
+use crate::{Error, Reason};
+
+/// What can be done with what is in memory.
+enum Step {
+    Answer(Token),
+    Refresh(Want),
+}
+
+impl Broker {
+    /// The warm path: answers from memory alone. `None` when memory does not suffice, or the answer is a refusal: ask
+    /// [`Broker::token`], which validates the request first.
+    pub fn token_from_memory(&self, request: &TokenRequest<'_>) -> Option<Token> {
+        let tenant = self.directory().get(request.tenant)?;
+        let rules = self.rules().of(request.principal);
+        let entry = select(&tenant, &rules, self, request).ok()?;
+        let now = self.now();
+        match self.step(entry, request.min_ttl, now) {
+            Ok(Step::Answer(token)) => {
+                entry.touch(now);
+                self.metrics().cache_hits.inc();
+                Some(token)
+            }
+            Ok(Step::Refresh(_)) | Err(_) => None,
+        }
+    }
+
+    /// The whole path. The caller may go away at any time: what it started goes on.
+    ///
+    /// # Errors
+    /// `InvalidRequest` and those of the choice of a connection; `MinTtlTooLong`; then, when no living token is left,
+    /// why there is no new one.
+    pub async fn token(&self, request: &TokenRequest<'_>) -> Result<Token, Error> {
+        let tenant = validate(request)?;
+        let rules = self.rules().of(request.principal);
+        if !rules.may_concern(request.tenant) {
+            return Err(denied(request.principal));
+        }
+        let Some(tenant_entry) = self.tenant(&tenant).await? else {
+            return Err(if rules.names(request.tenant) {
+                Error::not_found("tenant", &tenant)
+            } else {
+                denied(request.principal)
+            });
+        };
+        let entry = match select(&tenant_entry, &rules, self, request) {
+            Ok(entry) => Arc::clone(entry),
+            Err(error) => return Err(self.with_help(&tenant_entry, error).await),
+        };
+        entry.touch(self.now());
+        self.metrics().cache_misses.inc();
+        self.fresh_token(&entry, request.min_ttl).await
+    }
+
+    /// Where only the customer can help, adds where they are helped.
+    async fn with_help(&self, tenant: &TenantEntry, error: Error) -> Error {
+        let only_the_customer =
+            matches!(error.reason, Reason::ReauthorizationRequired | Reason::ScopeNotGranted);
+        let entry = error.metadata.get("connection_id").and_then(|id| tenant.connection(id));
+        let client = entry.and_then(|entry| entry.oauth_client.as_ref()).filter(|_| only_the_customer);
+        let Some(client) = client else { return error };
+        match self.client(client).await {
+            Ok(client) => match &client.client.help_url {
+                Some(url) => error.with("help_url", url),
+                None => error,
+            },
+            Err(_) => error,
+        }
+    }
+
+    async fn fresh_token(&self, entry: &Arc<Entry>, min_ttl: Option<Duration>) -> Result<Token, Error> {
+        // Twice: another caller's refresh may bring a token that is fresh enough for it and not for us.
+        for _ in 0..2 {
+            let want = match self.step(entry, min_ttl, self.now())? {
+                Step::Answer(token) => return Ok(token),
+                Step::Refresh(want) => want,
+            };
+            match self.refresh(&entry.tenant, &entry.id, want).await {
+                Ok(live) => Self::adopt(entry, &live),
+                Err(error) => return self.living(entry, self.now()).ok_or(error),
+            }
+        }
+        match self.step(entry, min_ttl, self.now())? {
+            Step::Answer(token) => Ok(token),
+            Step::Refresh(_) => self.living(entry, self.now()).ok_or_else(|| {
+                Error::new(Reason::ProviderUnavailable, "the provider gave a token that expires at once")
+                    .retry_after(Duration::from_secs(1))
+            }),
+        }
+    }
+
+    /// An entry that left memory while its refresh ran gets the token all the same: a caller waits on it.
+    fn adopt(entry: &Entry, live: &Arc<LiveToken>) {
+        let is_newer =
+            |snapshot: &Snapshot| snapshot.live.as_ref().is_none_or(|known| known.issued_at < live.issued_at);
+        if is_newer(&entry.snapshot()) {
+            entry.update(|snapshot| {
+                if is_newer(snapshot) {
+                    snapshot.live = Some(Arc::clone(live));
+                }
+            });
+        }
+    }
+
+    /// What a caller gets although refreshing fails: a token that still lives, with warnings.
+    fn living(&self, entry: &Entry, now: Timestamp) -> Option<Token> {
+        let snapshot = entry.snapshot();
+        let live = snapshot.live.as_ref()?;
+        let ttl = live.ttl(now);
+        let is_allowed = matches!(snapshot.state, ConnectionState::Active | ConnectionState::Suspect);
+        let lives = ttl.is_none_or(|ttl| ttl > self.settings().expired_below);
+        (is_allowed && lives).then(|| {
+            let mut warnings = warnings(&snapshot);
+            if warnings.is_empty() {
+                warnings.push(min_ttl_not_met(ttl.unwrap_or_default()));
+            }
+            Token { live: Arc::clone(live), ttl, warnings }
+        })
+    }
+
+    fn step(&self, entry: &Entry, min_ttl: Option<Duration>, now: Timestamp) -> Result<Step, Error> {
+        let settings = self.settings();
+        let snapshot = entry.snapshot();
+        let Some(live) = &snapshot.live else {
+            return Ok(Step::Refresh(Want::Ttl(min_ttl.unwrap_or(settings.default_min_ttl))));
+        };
+        let answer = |warnings, ttl| Ok(Step::Answer(Token { live: Arc::clone(live), ttl, warnings }));
+        let (Some(ttl), Some(lifetime)) = (live.ttl(now), live.life()) else {
+            return answer(warnings(&snapshot), None);
+        };
+        let need = match min_ttl {
+            Some(wanted) => checked_min_ttl(wanted, lifetime, settings.min_refresh_age)?,
+            // Tokens that live for minutes only would otherwise never be fresh enough.
+            None => settings.default_min_ttl.min(lifetime / 4),
+        };
+        let lives = ttl > settings.expired_below;
+        if lives && ttl >= need {
+            return answer(warnings(&snapshot), Some(ttl));
+        }
+        let is_young = now.since(live.issued_at) < settings.min_refresh_age;
+        if lives && is_young {
+            let mut warnings = warnings(&snapshot);
+            warnings.push(min_ttl_not_met(ttl));
+            return answer(warnings, Some(ttl));
+        }
+        if let Some(failing) = snapshot.failing.as_ref().filter(|failing| failing.until > now) {
+            if lives {
+                return answer(warnings(&snapshot), Some(ttl));
+            }
+            return Err(failing.error.clone().retry_after(failing.until.until(now)));
+        }
+        Ok(Step::Refresh(Want::Ttl(need)))
+    }
+
+    /// The tenant with its connections, from memory or storage.
+    pub(crate) async fn tenant(&self, tenant: &TenantId) -> Result<Option<Arc<TenantEntry>>, Error> {
+        loop {
+            if let Some(entry) = self.directory().get(tenant.as_str()) {
+                return Ok(Some(entry));
+            }
+            let reading = self.directory().reading();
+            let Some(row) = self.storage().get_tenant(tenant).await? else { return Ok(None) };
+            let connections = self.storage().list_tenant_connections(tenant).await?;
+            if let Some(entry) = self.directory().insert(reading, row, &connections) {
+                return Ok(Some(entry));
+            }
+        }
+    }
+}
+
+fn checked_min_ttl(wanted: Duration, lifetime: Duration, margin: Duration) -> Result<Duration, Error> {
+    let longest = lifetime.saturating_sub(margin);
+    if wanted <= longest {
+        return Ok(wanted);
+    }
+    Err(Error::new(
+        Reason::MinTtlTooLong,
+        format!(
+            "min_ttl is {} s, but tokens of this connection live for {} s in all: ask for {} s at the most",
+            wanted.as_secs(),
+            lifetime.as_secs(),
+            longest.as_secs()
+        ),
+    )
+    .with("field", "min_ttl")
+    .with("max_min_ttl_seconds", longest.as_secs().to_string()))
+}
+
+fn min_ttl_not_met(ttl: Duration) -> Warning {
+    Warning {
+        reason: WarningReason::MinTtlNotMet,
+        message: format!("the token lives for {} s only, and cannot be replaced now", ttl.as_secs()),
+    }
+}
+
+fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |reason, message: String| warnings.push(Warning { reason, message });
+    if snapshot.state == ConnectionState::Suspect {
+        warn(
+            WarningReason::GrantSuspect,
+            "the provider called the grant dead once; it is being verified".to_owned(),
+        );
+    } else if let Some(failing) = &snapshot.failing {
+        warn(WarningReason::RefreshFailing, format!("refreshing fails: {}", failing.error.message));
+    }
+    if snapshot.live.as_ref().is_some_and(|live| live.lifetime_assumed) {
+        warn(
+            WarningReason::LifetimeAssumed,
+            "the provider did not say how long the token lives; its usual lifetime is assumed".to_owned(),
+        );
+    }
+    warnings
+}
+
+/// Checks what memory did not know.
+fn validate(request: &TokenRequest<'_>) -> Result<TenantId, Error> {
+    let tenant = TenantId::parse(request.tenant).map_err(|error| Error::invalid("tenant_id", error))?;
+    if !request.provider.is_empty() {
+        ProviderName::parse(request.provider).map_err(|error| Error::invalid("provider", error))?;
+    }
+    if !request.connection.is_empty() {
+        ConnectionId::parse(request.connection).map_err(|error| Error::invalid("connection_id", error))?;
+    }
+    if !request.account.is_empty() {
+        AccountId::parse(request.account).map_err(|error| Error::invalid("account_id", error))?;
+    }
+    Scopes::new(request.scopes).map_err(|error| Error::invalid("scopes", error))?;
+    Ok(tenant)
+}

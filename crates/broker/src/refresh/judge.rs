@@ -1,0 +1,205 @@
+//! What it means that the provider calls a grant dead. A first answer is never believed: the connection becomes a suspect.
+//! It is dead only if a second answer agrees a minute later, the row did not change, and no attempt is unresolved.
+
+use std::sync::Arc;
+
+use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation};
+use tokenward_storage::{
+    Connection, ConnectionFilter, ConnectionState, PageRequest, StateChange, StorageErrorKind,
+};
+use tokenward_types::{OAuthClientId, SecretString};
+
+use super::Fresh;
+use super::run::{Called, Held, suspect};
+use crate::broker::{Broker, state_name};
+use crate::clients::ClientEntry;
+use crate::due::Due;
+use crate::guard::ClientGuard;
+use crate::select::reauthorization_required_of;
+use crate::token::LiveToken;
+use crate::{Error, Place, audit};
+
+impl Broker {
+    /// The stored token was refused. Tries those that may live in its place, then judges.
+    pub(super) async fn judge_dead(
+        &self,
+        row: &Connection,
+        client: &ClientEntry,
+        credentials: &ClientCredentials,
+        held: &Held,
+        error: ProviderError,
+    ) -> Result<Arc<LiveToken>, Error> {
+        client.guard.neutral();
+        tracing::warn!(
+            tenant = %row.tenant,
+            connection = %row.id,
+            code = error.code,
+            status = error.http_status,
+            "the provider calls a grant dead"
+        );
+        for (token, spent_fence) in self.other_tokens(row, client).await? {
+            match self.call(client, credentials, &token, held).await {
+                Called::Tokens(answer) => {
+                    let fresh = Fresh { answer, spent: token, spent_fence, fence: held.fence };
+                    return self.record(row, client, fresh).await;
+                }
+                Called::Failed(error) if error.class == ErrorClass::GrantDead => {
+                    self.forget_token(row, spent_fence).await?;
+                }
+                Called::Failed(error) if !error.outcome_is_certain() => {
+                    self.end_attempt(row, held.fence, false).await;
+                    return Err(self.note_failure(row, suspect(row).internal(error), None));
+                }
+                Called::Failed(_) | Called::Contended => break,
+            }
+        }
+        self.end_attempt(row, held.fence, true).await;
+        self.resolve_spent(row, client).await?;
+        self.change_dead_state(row, client, error).await
+    }
+
+    /// The tokens of unresolved attempts within their grace, then the spares.
+    async fn other_tokens(
+        &self,
+        row: &Connection,
+        client: &ClientEntry,
+    ) -> Result<Vec<(SecretString, i64)>, Error> {
+        let mut sealed = Vec::new();
+        let rotation = client.provider.info().rotation;
+        if rotation == Rotation::Strict {
+            // Using a spent token again may end the grant.
+            return Ok(Vec::new());
+        }
+        let now = self.now();
+        for attempt in self.storage().list_attempts(&row.tenant, &row.id).await? {
+            let in_grace = match rotation {
+                Rotation::Grace(grace) => now.since(attempt.started_at) < grace,
+                Rotation::None | Rotation::Strict => true,
+            };
+            if in_grace {
+                sealed.push((attempt.refresh_token, attempt.token_fence));
+            }
+        }
+        let spares = self.storage().list_spares(&row.tenant, &row.id).await?;
+        sealed.extend(spares.into_iter().map(|spare| (spare.refresh_token, spare.token_fence)));
+        let mut tokens: Vec<(SecretString, i64)> = Vec::new();
+        for (sealed, fence) in sealed {
+            if fence != row.grant_fence && !tokens.iter().any(|(_, known)| *known == fence) {
+                let place = Place::token(&row.tenant, row.id.as_str(), "refresh_token", fence);
+                tokens.push((self.sealer().open_text(place, &sealed).await?, fence));
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// A token turned out to be dead: the spare goes, and attempts that spent it are resolved.
+    async fn forget_token(&self, row: &Connection, token_fence: i64) -> Result<(), Error> {
+        self.storage().remove_spare(&row.tenant, &row.id, token_fence).await?;
+        for attempt in self.storage().list_attempts(&row.tenant, &row.id).await? {
+            if attempt.token_fence == token_fence {
+                self.end_attempt(row, attempt.fence, true).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attempts that spent the token that was refused just now. Where tokens do not rotate their answers cannot have
+    /// brought another one; elsewhere whoever got one has had the time to store it.
+    async fn resolve_spent(&self, row: &Connection, client: &ClientEntry) -> Result<(), Error> {
+        let rotates = client.provider.info().rotation != Rotation::None;
+        let over = self.now() - self.settings().lease * 4;
+        for attempt in self.storage().list_attempts(&row.tenant, &row.id).await? {
+            if attempt.token_fence == row.grant_fence && (!rotates || attempt.started_at < over) {
+                self.end_attempt(row, attempt.fence, true).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_dead_state(
+        &self,
+        row: &Connection,
+        client: &ClientEntry,
+        error: ProviderError,
+    ) -> Result<Arc<LiveToken>, Error> {
+        let now = self.now();
+        let current = self
+            .storage()
+            .get_connection(&row.tenant, &row.id)
+            .await?
+            .ok_or_else(|| Error::not_found("connection", &row.id))?;
+        if current.grant_fence != row.grant_fence || current.consent_epoch != row.consent_epoch {
+            // A race lost: somebody else's token is stored by now, and the next round serves it.
+            return Err(suspect(row).retry_after(std::time::Duration::from_secs(1)));
+        }
+        let deaths = match current.state {
+            ConnectionState::Active => client.guard.died(&row.tenant, &row.id, now),
+            _ => client.guard.deaths(now),
+        };
+        let confirmed = current.state == ConnectionState::Suspect
+            && now.since(current.state_since) >= self.settings().suspect_confirm_after
+            && !self.has_unresolved(row).await?
+            && !self.is_mass_death(&client.client.id, deaths).await?;
+        let state = match current.state {
+            ConnectionState::ReauthRequired => ConnectionState::ReauthRequired,
+            _ if confirmed => ConnectionState::ReauthRequired,
+            _ => ConnectionState::Suspect,
+        };
+        let current = if state == current.state {
+            current
+        } else {
+            let reason = error.code.clone().unwrap_or_else(|| error.class.as_str().to_owned());
+            let change = StateChange { seen: current.version, state, reason: reason.clone(), now };
+            match self.storage().change_state(&row.tenant, &row.id, &change).await {
+                Ok(Some(changed)) => {
+                    let (from, to) = (state_name(current.state), state_name(state));
+                    audit::state_change(&row.tenant, &row.id, from, to, &reason);
+                    changed
+                }
+                Ok(None) => return Err(Error::not_found("connection", &row.id)),
+                Err(error) if error.kind() == StorageErrorKind::Conflict => {
+                    return Err(suspect(row).retry_after(std::time::Duration::from_secs(1)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.show(&current, None);
+        if state == ConnectionState::ReauthRequired {
+            return Err(
+                reauthorization_required_of(&current, client.client.help_url.as_deref()).internal(error)
+            );
+        }
+        let again = (current.state_since + self.settings().suspect_confirm_after)
+            .max(now + self.settings().backoff_base);
+        self.schedule().push(again, row.tenant.clone(), row.id.clone(), Due::Confirm);
+        Err(suspect(row).retry_after(again.until(now)).internal(error))
+    }
+
+    async fn has_unresolved(&self, row: &Connection) -> Result<bool, Error> {
+        Ok(!self.storage().list_attempts(&row.tenant, &row.id).await?.is_empty())
+    }
+
+    /// Whether so many of the client's grants died at once that the provider is more likely wrong than all the customers
+    /// gone.
+    async fn is_mass_death(&self, client: &OAuthClientId, deaths: usize) -> Result<bool, Error> {
+        if !ClientGuard::is_death_suspicious(deaths) {
+            return Ok(false);
+        }
+        let filter = ConnectionFilter { oauth_client: Some(client.clone()), ..Default::default() };
+        let mut page = PageRequest::first();
+        let mut connections = 0_u64;
+        loop {
+            let answer = self.storage().list_connections(&filter, &page).await?;
+            connections += answer.items.len() as u64;
+            if !ClientGuard::is_mass_death(deaths, connections) {
+                return Ok(false);
+            }
+            match answer.next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+        self.metrics().alert("mass_death", client.as_str());
+        Ok(true)
+    }
+}

@@ -1,0 +1,101 @@
+//! Refreshing: one task per connection, detached from callers.
+//!
+//! `run` leases, calls the provider and classifies; `record` makes an answer durable and serves it; `judge` decides what a
+//! refusal means for the grant.
+
+mod judge;
+mod record;
+mod run;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokenward_types::{ConnectionId, TenantId, Timestamp};
+
+pub(crate) use record::{Fresh, Unsaved, expiry};
+
+use crate::broker::Broker;
+use crate::token::LiveToken;
+use crate::{Error, Reason};
+
+/// When the stored token will not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// It must live for so long; a young one will do all the same.
+    Ttl(Duration),
+    /// It must have been got after this.
+    NewerThan(Timestamp),
+    /// It must be got now: an admin asked, or a suspect is verified.
+    Now,
+}
+
+type Key = (TenantId, ConnectionId);
+
+/// A refresh under way, which any number of callers can wait for.
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<Arc<LiveToken>, Error>>>;
+
+/// The refreshes under way: at most one per connection.
+#[derive(Default)]
+pub(crate) struct Flights(Mutex<HashMap<Key, Flight>>);
+
+impl Flights {
+    /// Waits until none is under way.
+    pub(crate) async fn finished(&self) {
+        loop {
+            let Some(flight) = self.0.lock().values().next().cloned() else { return };
+            let _ = flight.await;
+        }
+    }
+
+    /// Waits for a connection's refresh, if one is under way.
+    pub(crate) async fn wait_for(&self, tenant: &TenantId, connection: &ConnectionId) {
+        let flight = self.0.lock().get(&(tenant.clone(), connection.clone())).cloned();
+        if let Some(flight) = flight {
+            let _ = flight.await;
+        }
+    }
+}
+
+/// Takes a flight off the list, also when its task panics.
+struct Landing {
+    broker: Broker,
+    key: Key,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.broker.flights().0.lock().remove(&self.key);
+    }
+}
+
+impl Broker {
+    /// Joins the connection's refresh, or starts it. Dropping the result cancels nothing.
+    pub(crate) fn refresh(&self, tenant: &TenantId, connection: &ConnectionId, want: Want) -> Flight {
+        let key = (tenant.clone(), connection.clone());
+        let mut flights = self.flights().0.lock();
+        if let Some(flight) = flights.get(&key) {
+            return flight.clone();
+        }
+        let landing = Landing { broker: self.clone(), key: key.clone() };
+        let task = self.spawn(async move {
+            let started = landing.broker.clock().monotonic();
+            let result = landing.broker.run_refresh(&landing.key.0, &landing.key.1, want).await;
+            let took = landing.broker.clock().monotonic().since(started);
+            landing.broker.metrics().refresh_seconds.observe(took.as_secs_f64());
+            drop(landing);
+            result
+        });
+        let flight = async move {
+            task.await
+                .unwrap_or_else(|error| Err(Error::new(Reason::Internal, "internal error").internal(error)))
+        }
+        .boxed()
+        .shared();
+        flights.insert(key, flight.clone());
+        flight
+    }
+}

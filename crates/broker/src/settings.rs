@@ -1,0 +1,75 @@
+//! What an operator can tune. All have defaults.
+
+use std::time::Duration;
+
+use url::Url;
+
+/// Settings of the broker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where customers' browsers reach the connect flow; the Host header is never believed.
+    pub public_url: Url,
+    /// Where the result page may lead: same origin, and a path below.
+    pub return_urls: Vec<Url>,
+    /// Whether two tenants may be connected to one account.
+    pub allow_shared_accounts: bool,
+    /// How long a token must still live when a caller does not say.
+    pub default_min_ttl: Duration,
+    /// A token younger than this is not refreshed for `min_ttl`.
+    pub min_refresh_age: Duration,
+    /// A token with less than this left counts as expired.
+    pub expired_below: Duration,
+    /// The part of its life, in percent, after which a token in use is refreshed ahead of time.
+    pub refresh_ahead_percent: u32,
+    /// How long a connect link works when the operator does not say.
+    pub connect_link_ttl: Duration,
+    /// The longest life of a connect link.
+    pub connect_link_max_ttl: Duration,
+    /// How long a customer may take at the provider's page.
+    pub state_ttl: Duration,
+    /// How long a refresh lease holds.
+    pub lease: Duration,
+    /// The longest that a provider call takes; a refresh that cannot be finished within its lease is not started.
+    pub provider_timeout: Duration,
+    /// How long after a first grant-dead answer a second one is believed.
+    pub suspect_confirm_after: Duration,
+    /// The first wait after a failed refresh; it doubles.
+    pub backoff_base: Duration,
+    /// The longest wait between failed refreshes.
+    pub backoff_max: Duration,
+    /// How many connections are kept in memory.
+    pub max_cached_connections: u64,
+    /// How many unwrapped data keys are kept in memory.
+    pub max_cached_data_keys: u64,
+    /// How often one connection's rejected token is looked into.
+    pub report_interval: Duration,
+    /// Names this process in leases.
+    pub server_id: String,
+}
+
+impl Settings {
+    /// The defaults, for an installation that browsers reach at `public_url`.
+    pub fn new(public_url: Url) -> Self {
+        Self {
+            public_url,
+            return_urls: Vec::new(),
+            allow_shared_accounts: false,
+            default_min_ttl: Duration::from_secs(60),
+            min_refresh_age: Duration::from_secs(60),
+            expired_below: Duration::from_secs(5),
+            refresh_ahead_percent: 75,
+            connect_link_ttl: Duration::from_secs(24 * 3600),
+            connect_link_max_ttl: Duration::from_secs(30 * 24 * 3600),
+            state_ttl: Duration::from_secs(600),
+            lease: Duration::from_secs(15),
+            provider_timeout: Duration::from_secs(10),
+            suspect_confirm_after: Duration::from_secs(60),
+            backoff_base: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            max_cached_connections: 200_000,
+            max_cached_data_keys: 10_000,
+            report_interval: Duration::from_secs(10),
+            server_id: "server".to_owned(),
+        }
+    }
+}

@@ -1,3 +1,4 @@
 //! Conformance suites and fakes; never published
 
 pub mod crypto;
+pub mod provider;

@@ -61,11 +61,13 @@ pub(crate) struct Clients {
 }
 
 impl Broker {
-    /// Drops a client from memory: the next use reads it and its secrets again, with its breaker closed.
+    /// Drops a client from memory: the next use reads it and its secrets again, with its breaker closed, and its
+    /// connections are tried again at once.
     pub fn forget_oauth_client(&self, client: &OAuthClientId) {
         let mut forgotten = self.clients().forgotten.lock();
         *forgotten += 1;
         self.clients().entries.lock().remove(client);
+        self.directory().forget_failures(client);
     }
 
     /// Where the provider sends browsers back to for this client.

@@ -208,6 +208,18 @@ impl Directory {
         self.tenants.invalidate(tenant);
     }
 
+    /// Lets the connections of a client be tried again at once: an admin mended it.
+    pub(crate) fn forget_failures(&self, client: &OAuthClientId) {
+        for (_, tenant) in &self.tenants {
+            for entry in tenant.connections.iter().filter(|entry| entry.oauth_client.as_ref() == Some(client))
+            {
+                if entry.snapshot().failing.is_some() {
+                    entry.update(|snapshot| snapshot.failing = None);
+                }
+            }
+        }
+    }
+
     /// How many connections are in memory, about.
     pub(crate) fn len(&self) -> u64 {
         self.tenants.run_pending_tasks();

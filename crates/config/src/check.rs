@@ -9,9 +9,6 @@ use tokenward_plugin::{Problems, read_secret_bytes};
 use crate::urls::browser_url;
 use crate::{Address, Config, Issuer, Transport};
 
-/// The longest life of a caller token.
-const MAX_CALLER_TOKEN: Duration = Duration::from_hours(24);
-
 impl Config {
     /// Adds every problem to `problems`.
     pub(crate) fn check(&self, problems: &mut Problems) {
@@ -70,20 +67,6 @@ impl Config {
                 problems.add(format!("builtin_issuer.{option}"), "must not be empty");
             }
         }
-        check_range(
-            problems,
-            "builtin_issuer.max_ttl",
-            builtin.max_ttl,
-            Duration::from_secs(1),
-            MAX_CALLER_TOKEN,
-        );
-        check_range(
-            problems,
-            "builtin_issuer.default_ttl",
-            builtin.default_ttl,
-            Duration::from_secs(1),
-            builtin.max_ttl,
-        );
         let mut names = BTreeMap::new();
         let mut issuers = BTreeMap::new();
         if builtin.enabled {
@@ -147,6 +130,9 @@ impl Config {
         }
         if server.max_connections == 0 {
             problems.add("server.max_connections", "must be at least 1");
+        }
+        if server.max_calls == 0 {
+            problems.add("server.max_calls", "must be at least 1");
         }
         if server.max_cached_callers == 0 {
             problems.add("server.max_cached_callers", "must be at least 1");

@@ -278,23 +278,11 @@ pub struct BuiltinIssuer {
     pub iss: String,
     /// Their `aud`.
     pub audience: String,
-    /// How long they live when nobody says.
-    #[serde(with = "duration")]
-    pub default_ttl: Duration,
-    /// How long they live at the most.
-    #[serde(with = "duration")]
-    pub max_ttl: Duration,
 }
 
 impl Default for BuiltinIssuer {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            iss: "tokenward".into(),
-            audience: "tokenward".into(),
-            default_ttl: Duration::from_hours(1),
-            max_ttl: Duration::from_hours(24),
-        }
+        Self { enabled: true, iss: "tokenward".into(), audience: "tokenward".into() }
     }
 }
 
@@ -398,7 +386,7 @@ impl Default for Log {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Threads that serve the gRPC listeners; 0 for one per processor.
+    /// Threads that serve the service listener; 0 for one per processor.
     pub worker_threads: usize,
     /// How long requests in flight may take when the process is told to stop.
     #[serde(with = "duration")]
@@ -408,6 +396,8 @@ pub struct Server {
     pub request_timeout: Duration,
     /// How many connections each listener takes at a time.
     pub max_connections: usize,
+    /// How many calls each gRPC listener works on at a time; more are refused.
+    pub max_calls: usize,
     /// How many verified caller tokens are remembered.
     pub max_cached_callers: u64,
     /// Whether the database's schema is brought up to date at start.
@@ -421,6 +411,7 @@ impl Default for Server {
             shutdown_grace: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_calls: 10_000,
             max_cached_callers: 100_000,
             migrate_on_start: true,
         }

@@ -99,7 +99,7 @@ fn every_problem_is_reported_at_once_with_its_option() {
          [lgo]\nlevel = 1\n\
          [broker]\nlease = \"soon\"\nrefresh_ahead_percent = 99\n\
          [public]\nreturn_urls = [\"http://example.com\"]\n\
-         [builtin_issuer]\nmax_ttl = \"2days\"\n\
+         [builtin_issuer]\naudience = \"\"\n\
          [[issuers]]\nname = \"a\"\niss = \"tokenward\"\njwks_url = \"x\"\njwks_file = \"y\"\n\
          [[issuers]]\nname = \"a\"\niss = \"other\"\n",
         &[("TOKENWARD__SERVER__WORKER_THREADS", "many")],
@@ -116,7 +116,7 @@ fn every_problem_is_reported_at_once_with_its_option() {
         "broker.refresh_ahead_percent: must be 10 to 95",
         "public.url: is missing",
         "public.return_urls[0]: must begin with https://",
-        "builtin_issuer.max_ttl: must be 1s to 1day",
+        "builtin_issuer.audience: must not be empty",
         "issuers[0].jwks_url: give jwks_file or jwks_url, not both",
         "issuers[0].jwks_file: cannot read y",
         "issuers[0].iss: is the same as builtin_issuer.iss",

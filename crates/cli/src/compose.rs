@@ -1,0 +1,224 @@
+//! How a server is put together, in the order in which it happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenward_auth::{AuthSettings, Authenticator};
+use tokenward_broker::{Broker, Metrics, Parts, Settings};
+use tokenward_config::{Config, Transport};
+use tokenward_server::{Address, BoundServer, Limits, ListenerConfig, ServerConfig, ServerParts, TlsFiles};
+use tokenward_storage::{PageRequest, SchemaStatus, Storage};
+use tokenward_types::{Clock, Principal, Rng, SystemClock, SystemRng};
+use url::Url;
+
+use crate::claim::Claim;
+use crate::failure::Failure;
+use crate::issuer;
+use crate::local::Checked;
+
+/// How often issuers' keys are fetched anew, so that a withdrawn key stops being accepted.
+const KEY_REFRESH: Duration = Duration::from_mins(5);
+
+/// A server that is ready to serve.
+pub(crate) struct Composed {
+    /// The use cases.
+    pub broker: Broker,
+    /// The bound listeners.
+    pub server: BoundServer,
+    /// The built-in issuer, where it is switched on.
+    pub issuer: Option<Arc<tokenward_auth::BuiltinIssuer>>,
+    claim: Claim,
+    storage: Arc<dyn Storage>,
+    grace: Duration,
+    refresh_keys: tokio::task::JoinHandle<()>,
+}
+
+/// Puts a server together from a configuration that was checked.
+pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
+    let Checked { config, storage, encryption, providers, issuers, public_url } = checked;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+
+    // 1. The database, with a schema that this program knows.
+    let storage = storage.build().await?;
+    prepare_schema(&*storage, config.server.migrate_on_start).await?;
+
+    // 2. The right to work on it alone.
+    let claim = Claim::acquire(&storage, &*clock, &*rng).await?;
+
+    // 3. The encryption backend; starting the broker proves that it has the right keys.
+    let key_encryption = encryption.build().await?;
+
+    // 4. The broker.
+    let call_timeout = providers.iter().map(|provider| provider.call_timeout()).max().unwrap_or_default();
+    let broker = Broker::start(Parts {
+        storage: Arc::clone(&storage),
+        key_encryption,
+        providers,
+        clock: Arc::clone(&clock),
+        rng,
+        settings: settings(&config, public_url, call_timeout, claim.server()),
+        metrics: Metrics::new(),
+    })
+    .await?;
+
+    // 5. Who may call: the built-in issuer, the configured ones, and who is blocked.
+    let issuer = issuer::load(&config, &*storage, broker.sealer(), &*clock).await?.map(Arc::new);
+    let keys = issuer.as_ref().map(|issuer| issuer.verification_keys());
+    let auth_settings = AuthSettings { cache_capacity: config.server.max_cached_callers };
+    let authenticator = Authenticator::new(issuers, keys, clock, auth_settings)
+        .map_err(|error| Failure::new(error.to_string()))?;
+    let authenticator = Arc::new(authenticator);
+    authenticator.set_blocked(blocked(&*storage).await?);
+    authenticator.preload().await;
+    let refresh_keys = tokio::spawn(refresh_keys(Arc::clone(&authenticator)));
+
+    // 6. The listeners.
+    let grace = config.server.shutdown_grace;
+    let parts = ServerParts {
+        broker: broker.clone(),
+        authenticator,
+        builtin_issuer: issuer.clone(),
+        config: server_config(&config)?,
+    };
+    let server =
+        tokenward_server::bind(parts).await.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+    Ok(Composed { broker, server, issuer, claim, storage, grace, refresh_keys })
+}
+
+impl Composed {
+    /// Serves until `shutdown` is ready, then stops in order: calls, refreshes, claim, database.
+    pub(crate) async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+        let Self { broker, server, issuer: _, claim, storage, grace, refresh_keys } = self;
+        let mut lost = None;
+        let served = {
+            let stop = async {
+                tokio::select! {
+                    () = shutdown => {}
+                    failure = claim.keep() => lost = Some(failure),
+                }
+            };
+            server.serve(stop).await
+        };
+        refresh_keys.abort();
+        let unsaved = broker.shutdown(grace).await.unsaved;
+        if lost.is_none() {
+            claim.release().await;
+        }
+        storage.close().await;
+        served.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+        if let Some(failure) = lost {
+            return Err(failure);
+        }
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("refreshed tokens could not be stored: {}", unsaved.join(", ")))
+            .hint("these connections may need the customer's consent again"))
+    }
+}
+
+async fn prepare_schema(storage: &dyn Storage, migrate: bool) -> Result<(), Failure> {
+    if migrate {
+        for name in storage.migrate().await? {
+            tracing::info!(migration = name, "brought the schema up to date");
+        }
+        return Ok(());
+    }
+    match storage.schema_status().await? {
+        SchemaStatus::Current => Ok(()),
+        SchemaStatus::Behind(_) => Err(Failure::new("the database's schema is older than this program")
+            .hint("run `tokenward migrate`, or set server.migrate_on_start = true")),
+        SchemaStatus::Newer(_) => {
+            Err(Failure::new("the database belongs to a newer version of this program")
+                .hint("run that version"))
+        }
+    }
+}
+
+fn settings(config: &Config, public_url: Url, provider_timeout: Duration, server_id: &str) -> Settings {
+    let broker = &config.broker;
+    Settings {
+        return_urls: config.public.return_urls.iter().filter_map(|url| Url::parse(url).ok()).collect(),
+        allow_shared_accounts: broker.allow_shared_accounts,
+        default_min_ttl: broker.default_min_ttl,
+        min_refresh_age: broker.min_refresh_age,
+        expired_below: broker.expired_below,
+        refresh_ahead_percent: broker.refresh_ahead_percent,
+        connect_link_ttl: broker.connect_link_ttl,
+        connect_link_max_ttl: broker.connect_link_max_ttl,
+        state_ttl: broker.state_ttl,
+        lease: broker.lease,
+        provider_timeout,
+        suspect_confirm_after: broker.suspect_confirm_after,
+        backoff_base: broker.backoff_base,
+        backoff_max: broker.backoff_max,
+        max_cached_connections: broker.max_cached_connections,
+        max_cached_data_keys: broker.max_cached_data_keys,
+        report_interval: broker.report_interval,
+        server_id: server_id.to_owned(),
+        ..Settings::new(public_url)
+    }
+}
+
+async fn blocked(storage: &dyn Storage) -> Result<Vec<Principal>, Failure> {
+    let mut blocked = Vec::new();
+    let mut request = PageRequest::first();
+    loop {
+        let page = storage.list_blocked_principals(&request).await?;
+        blocked.extend(page.items.into_iter().map(|blocked| blocked.principal));
+        match page.next {
+            Some(next) => request.after = Some(next),
+            None => return Ok(blocked),
+        }
+    }
+}
+
+async fn refresh_keys(authenticator: Arc<Authenticator>) {
+    let mut ticks = tokio::time::interval(KEY_REFRESH);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is immediate, and the keys have just been fetched.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        authenticator.refresh_keys().await;
+    }
+}
+
+fn server_config(config: &Config) -> Result<ServerConfig, Failure> {
+    let listen = &config.listen;
+    let server = &config.server;
+    Ok(ServerConfig {
+        service: listener("service", &listen.service.transport(), listen.service.reflects())?,
+        admin: listener("admin", &listen.admin.transport(), listen.admin.reflects())?,
+        public: listener("public", &listen.public.transport(), false)?,
+        operations: listener("operations", &listen.operations.transport(), false)?,
+        worker_threads: server.worker_threads,
+        shutdown_grace: server.shutdown_grace,
+        limits: Limits {
+            max_connections: server.max_connections,
+            max_calls: server.max_calls,
+            call_timeout: server.request_timeout,
+        },
+    })
+}
+
+fn listener(
+    name: &'static str,
+    transport: &Transport<'_>,
+    reflection: bool,
+) -> Result<ListenerConfig, Failure> {
+    let address =
+        transport.address.parse().map_err(|error| Failure::new(format!("listen.{name}.address: {error}")))?;
+    let tls = transport.cert_file.zip(transport.key_file);
+    Ok(ListenerConfig {
+        name,
+        address: match address {
+            tokenward_config::Address::Tcp(address) => Address::Tcp(address),
+            tokenward_config::Address::Unix(path) => Address::Unix(path),
+        },
+        tls: tls.map(|(cert, key)| TlsFiles { cert_file: cert.to_owned(), key_file: key.to_owned() }),
+        allow_plaintext: transport.allow_plaintext,
+        reflection,
+    })
+}

@@ -93,7 +93,7 @@ pub trait ConnectStore: Send + Sync {
     /// Inserts a link.
     ///
     /// # Errors
-    /// `AlreadyExists` when identifier or secret hash are taken.
+    /// `AlreadyExists` when identifier or secret hash are taken. `Conflict` when there is no such tenant or client.
     async fn create_connect_link(&self, link: &ConnectLink) -> Result<()>;
 
     /// The link with this secret hash, used or expired ones too.
@@ -111,7 +111,7 @@ pub trait ConnectStore: Send + Sync {
     /// Inserts an attempt.
     ///
     /// # Errors
-    /// `AlreadyExists` when the state hash is taken.
+    /// `AlreadyExists` when the state hash is taken. `Conflict` when there is no such tenant or client.
     async fn start_connect_attempt(&self, attempt: &ConnectAttempt) -> Result<()>;
 
     /// Uses up a state by one conditional update: known, this browser's, not expired at `now`, not used before. Of many
@@ -127,13 +127,13 @@ pub trait ConnectStore: Send + Sync {
     /// Inserts a pending grant.
     ///
     /// # Errors
-    /// `AlreadyExists` when the tenant has one with this identifier.
+    /// `AlreadyExists` when the tenant has one with this identifier. `Conflict` when there is no such tenant.
     async fn save_pending_grant(&self, grant: &PendingGrant) -> Result<()>;
 
-    /// Marks a pending grant as refused. `false` when there is none.
+    /// Marks a pending grant as refused; it stays, but is not listed. `false` when there is none.
     async fn refuse_pending_grant(&self, tenant: &TenantId, id: &str, reason: &str) -> Result<bool>;
 
-    /// Pending grants of all tenants that were not refused, at most `limit`.
+    /// Pending grants of all tenants that were not refused, oldest first, at most `limit`.
     async fn list_pending_grants(&self, limit: u32) -> Result<Vec<PendingGrant>>;
 
     /// Deletes links and attempts that expired before `before`; returns how many.

@@ -88,7 +88,7 @@ pub struct Connection {
     pub lease: Option<Lease>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// When it was last changed, leases aside.
     pub updated_at: Timestamp,
     /// Counts its changes, leases included.
     pub version: Version,
@@ -204,12 +204,13 @@ pub struct Revocation {
 pub trait ConnectionStore: Send + Sync {
     /// Writes a fresh grant. New: inserts the connection as active with epoch 1 and both fences 1. Existing: replaces
     /// tokens, account name and state (active), adds one to the epoch, sets both fences to the seen lease fence + 1,
-    /// releases the lease, and drops attempts and spares. The link is marked used and the pending grant is removed in
-    /// the same transaction.
+    /// releases the lease, and drops attempts and spares; `state_since` moves only if the state differs. The link is marked
+    /// used, unless it was before, and the pending grant is removed in the same transaction.
     ///
     /// # Errors
     /// `AlreadyExists` when the base is new and the tenant has a connection with the same provider, kind, client and
-    /// account. `Conflict` when epoch or fence are no longer those seen, or the connection is gone. `AccountTaken` when
+    /// account. `Conflict` when epoch or fence are no longer those seen, or the connection, the tenant or the client is gone
+    /// (or the connection is one of another grant). `AccountTaken` when
     /// `exclusive_account` is set and another tenant has a connection to the account at that provider that is not
     /// revoked; of two tenants at once one wins.
     async fn save_consent(&self, consent: &Consent) -> Result<Connection>;
@@ -251,7 +252,8 @@ pub trait ConnectionStore: Send + Sync {
     /// `None` when there is no such connection.
     ///
     /// # Errors
-    /// `Conflict` when the stored version is another.
+    /// `Conflict` when the stored version is another, the connection is revoked (a consent revives it) or would become so
+    /// (a disconnect revokes it).
     async fn change_state(
         &self,
         tenant: &TenantId,
@@ -261,10 +263,11 @@ pub trait ConnectionStore: Send + Sync {
 
     /// Disconnects: state revoked, epoch + 1, tokens, lease, attempts and spares gone; its refresh token, if it had one, is
     /// queued for revocation in the same transaction, unless another connection that is not revoked has the same
-    /// client and account. Repeating it changes nothing. `None` when there is no such connection.
+    /// client and account; of two that share a grant and are disconnected at once, one queues it. Repeating it changes
+    /// nothing. `None` when there is no such connection.
     ///
     /// # Errors
-    /// `Conflict` when `seen` is given and the stored version is another.
+    /// `Conflict` when `seen` is given and the stored version is another, that of an earlier disconnect included.
     async fn disconnect(
         &self,
         tenant: &TenantId,
@@ -274,7 +277,7 @@ pub trait ConnectionStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Connection>>;
 
-    /// Deletes a revoked connection. `false` when there is none.
+    /// Deletes a revoked connection; a queued revocation stays. `false` when there is none.
     ///
     /// # Errors
     /// `InUse` when it is not revoked.

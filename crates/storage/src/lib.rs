@@ -8,10 +8,12 @@
 //! - Identifiers compare byte by byte, so `Acme` and `acme` are two tenants.
 //! - Methods that belong to a tenant take it first, and never touch another tenant's rows.
 //! - Times keep microseconds.
+//! - Texts keep every character but U+0000, which callers refuse before they come here: PostgreSQL cannot store it.
 
 mod access;
 mod connect;
 mod connection;
+mod context;
 mod error;
 mod installation;
 mod oauth_client;
@@ -27,6 +29,7 @@ pub use connection::{
     AccountRef, Connection, ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore, Consent,
     ConsentBase, Lease, Revocation, StateChange, TokenSet,
 };
+pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
 pub use installation::{
     ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, SchemaStatus, ServerClaim,
@@ -40,7 +43,7 @@ pub use tenant::{Tenant, TenantState, TenantStore};
 pub type Version = i64;
 
 /// What the result of every storage method is.
-pub type Result<T> = std::result::Result<T, StorageError>;
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 
 /// A whole storage backend.
 pub trait Storage:

@@ -78,7 +78,7 @@ pub trait OAuthClientStore: Send + Sync {
     /// `Conflict` when the stored version is another. `InUse` when `client_id` differs and connections exist.
     async fn update_oauth_client(&self, client: &OAuthClient) -> Result<Option<OAuthClient>>;
 
-    /// Deletes the client and its secrets. `false` when there is none.
+    /// Deletes the client with its secrets, connect links and connect attempts. `false` when there is none.
     ///
     /// # Errors
     /// `InUse` while a connection, in whatever state, belongs to it.

@@ -111,12 +111,13 @@ pub trait RefreshStore: Send + Sync {
     /// the state becomes active. A stored refresh token that is not the one that the attempt spent becomes a spare.
     ///
     /// Rejected: the attempt's row goes and, if the epoch is the attempt's and the answer rotated, its refresh token
-    /// becomes a spare. The newest three spares are kept. Repeating a commit changes nothing and is `Committed` as long as
-    /// its tokens are those stored.
+    /// becomes a spare. The three spares with the highest token fences are kept. Repeating a commit changes nothing and is
+    /// `Committed` as long as its tokens are those stored.
     async fn commit_refresh(&self, commit: &RefreshCommit) -> Result<CommitOutcome>;
 
     /// Ends an attempt that brought no tokens: with `resolved` its row goes, without it the row stays as unresolved.
-    /// The lease is released in both cases if it is the attempt's. `false` when there is no such attempt.
+    /// The lease is released in both cases if it is the attempt's. `false`, and nothing changes, when there is no such
+    /// attempt.
     async fn end_attempt(
         &self,
         tenant: &TenantId,
@@ -131,7 +132,7 @@ pub trait RefreshStore: Send + Sync {
     /// Attempts of all connections on which no lease holds by the database's clock, oldest first, at most `limit`.
     async fn list_unresolved_attempts(&self, limit: u32) -> Result<Vec<Attempt>>;
 
-    /// Spares of one connection, newest first.
+    /// Spares of one connection, the highest token fence first.
     async fn list_spares(&self, tenant: &TenantId, connection: &ConnectionId) -> Result<Vec<Spare>>;
 
     /// Removes a spare that turned out to be dead. Repeating it changes nothing.

@@ -1,0 +1,36 @@
+//! What the databases do not have in common.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
+
+/// The database's own clock in microseconds since the Unix epoch, read anew by each statement.
+pub(crate) fn now_micros(backend: DbBackend) -> Expr {
+    Expr::cust(match backend {
+        DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        // `now()` would stand still for the length of a transaction.
+        _ => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    })
+}
+
+/// Microseconds of a duration, at most some thirty years, so that adding it to a time never overflows.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX).min(1_000_000_000_000_000)
+}
+
+/// How long until a deadline, both in the database's microseconds; zero when it has passed.
+pub(crate) fn remaining(deadline: i64, now: i64) -> Duration {
+    Duration::from_micros(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0))
+}
+
+/// Lets one migration run at a time, until the transaction ends. It may take longer than other statements.
+pub(crate) async fn lock_migrations(tx: &DatabaseTransaction) -> Result<(), DbErr> {
+    if tx.get_database_backend() == DbBackend::Postgres {
+        tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        // The key is an arbitrary constant; it only has to be the same in every version of this program.
+        tx.execute_unprepared("SELECT pg_advisory_xact_lock(7526763420163305844)").await?;
+    }
+    // SQLite: BEGIN IMMEDIATE has locked the database already.
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Opens SQLite.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::SqlxSqliteConnector;
+use sea_orm::sqlx::error::DatabaseError;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions, Error, SqlitePool};
+use tokenward_plugin::{BackendDef, BuildError, Prepared};
+use tokenward_storage::{Storage, StorageContext};
+
+use crate::config::SqliteConfig;
+use crate::session::Database;
+use crate::store::SeaStorage;
+
+const KIND: &str = "sqlite";
+
+/// How long a call waits until the writes before it are done.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The kind `sqlite`: a database in one file, or in memory, inside this process.
+pub fn sqlite() -> BackendDef<Arc<dyn Storage>, StorageContext> {
+    let summary = "an embedded database: one file, no server";
+    BackendDef::new(KIND, summary, |section, context: &StorageContext| {
+        let config = SqliteConfig::read(section)?;
+        let exclusive = context.exclusive;
+        Ok(Prepared::new(move || async move {
+            let storage: Arc<dyn Storage> = Arc::new(open(config, exclusive).await?);
+            Ok(storage)
+        }))
+    })
+}
+
+async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, BuildError> {
+    let Some(path) = config.path else { return open_in_memory().await };
+    let path = create_private(&path)?;
+    let lock = if exclusive { Some(lock(&path)?) } else { None };
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(config.busy_timeout);
+    let describe = |error| describe(&path, error);
+    let write = pool(options.clone(), 1).await.map_err(describe)?;
+    let read = pool(options, config.max_connections).await.map_err(describe)?;
+    Ok(storage(read, write, lock))
+}
+
+async fn open_in_memory() -> Result<SeaStorage, BuildError> {
+    let describe = |error| describe(Path::new(":memory:"), error);
+    // This form gets a name that is unique in the process, and lives as long as its one connection.
+    let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(describe)?;
+    let pool = pool(options, 1).await.map_err(describe)?;
+    Ok(storage(pool.clone(), pool, None))
+}
+
+fn storage(read: SqlitePool, write: SqlitePool, lock: Option<File>) -> SeaStorage {
+    let database = Database {
+        read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
+        write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
+    };
+    SeaStorage::new(database, lock)
+}
+
+async fn pool(options: SqliteConnectOptions, max_connections: u32) -> Result<SqlitePool, Error> {
+    SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A connection to a file does not die while nobody looks.
+        .test_before_acquire(false)
+        .connect_with(options.foreign_keys(true).disable_statement_logging())
+        .await
+}
+
+/// Creates the file readable for its owner only, and gives its one true name, so that a lock by two names is one lock.
+/// SQLite gives the files beside it the same mode.
+fn create_private(path: &Path) -> Result<PathBuf, BuildError> {
+    let opened = private_file().open(path).and_then(|_| path.canonicalize());
+    opened.map_err(|error| {
+        BuildError::new(
+            KIND,
+            format!("cannot open {}: {error}; check that its folder exists and is writable", path.display()),
+        )
+        .source(error)
+    })
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Keeps a second process off the file, until the lock file is closed: at the latest when this process ends.
+fn lock(path: &Path) -> Result<File, BuildError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let cannot_lock = |error: std::io::Error| {
+        BuildError::new(KIND, format!("cannot lock {}: {error}", lock_path.display())).source(error)
+    };
+    let file = private_file().open(&lock_path).map_err(cannot_lock)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(BuildError::new(
+            KIND,
+            format!(
+                "{} is in use by another process, which holds {}; stop that process first, or use the kind \
+                 postgres to run several",
+                path.display(),
+                lock_path.display()
+            ),
+        )),
+        Err(TryLockError::Error(error)) => Err(cannot_lock(error)),
+    }
+}
+
+fn describe(path: &Path, error: Error) -> BuildError {
+    let not_a_database =
+        error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "26");
+    let message = if not_a_database {
+        format!("{} is not a SQLite database; name another file", path.display())
+    } else {
+        format!("cannot open {}: {error}", path.display())
+    };
+    BuildError::new(KIND, message).source(error)
+}

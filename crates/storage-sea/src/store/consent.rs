@@ -1,0 +1,133 @@
+//! Writing a fresh grant.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use tokenward_storage::{Connection, ConnectionState, Consent, ConsentBase, Result, StorageErrorKind};
+use tokenward_types::{ConnectionId, TenantId, Timestamp};
+
+use super::SeaStorage;
+use super::connection::{account_lock, client_key, is};
+use super::refresh::{active_since, set_tokens, without_lease};
+use crate::convert::Word;
+use crate::entity::connections::{self, Column};
+use crate::entity::{attempts, connect_links, pending_grants, spares};
+use crate::session::Tx;
+
+impl SeaStorage {
+    pub(super) async fn consent(&self, consent: &Consent) -> Result<Connection> {
+        let tx = self.db.begin("connection.save_consent").await?;
+        tx.lock(&account_lock(&consent.provider, &consent.account)).await?;
+        if consent.exclusive_account && is_taken(&tx, consent).await? {
+            return Err(tx.error(StorageErrorKind::AccountTaken));
+        }
+        match consent.base {
+            ConsentBase::New => tx.insert(new_row(consent)).await?,
+            ConsentBase::Existing { consent_epoch, lease_fence } => {
+                replace(&tx, consent, consent_epoch, lease_fence).await?;
+            }
+        }
+        settle(&tx, consent).await?;
+        let mine = connections::Entity::find().filter(is(&consent.tenant, &consent.connection));
+        let saved = tx.connection(mine).await?.ok_or_else(|| tx.error(StorageErrorKind::Conflict))?;
+        tx.commit().await?;
+        Ok(saved)
+    }
+}
+
+/// Whether another tenant holds the account. The lock on the account keeps the answer true until the commit.
+async fn is_taken(tx: &Tx, consent: &Consent) -> Result<bool> {
+    let others = connections::Entity::find()
+        .filter(Column::Provider.eq(consent.provider.as_str()))
+        .filter(Column::AccountId.eq(consent.account.as_str()))
+        .filter(Column::TenantId.ne(consent.tenant.as_str()))
+        .filter(Column::State.ne(ConnectionState::Revoked.word()));
+    tx.exists(others).await
+}
+
+fn new_row(consent: &Consent) -> connections::Model {
+    let now = consent.now.as_micros();
+    let tokens = &consent.tokens;
+    connections::Model {
+        tenant_id: consent.tenant.to_string(),
+        id: consent.connection.to_string(),
+        provider: consent.provider.to_string(),
+        kind: consent.kind.word().to_owned(),
+        oauth_client_id: consent.oauth_client.as_ref().map(ToString::to_string),
+        oauth_client_key: client_key(consent.oauth_client.as_ref()).to_owned(),
+        account_id: consent.account.to_string(),
+        account_name: consent.account_name.clone(),
+        state: ConnectionState::Active.word().to_owned(),
+        state_reason: String::new(),
+        state_since: now,
+        access_token: Some(tokens.access_token.as_bytes().to_vec()),
+        refresh_token: tokens.refresh_token.as_ref().map(|token| token.as_bytes().to_vec()),
+        token_issued_at: Some(tokens.issued_at.as_micros()),
+        token_expires_at: tokens.expires_at.map(Timestamp::as_micros),
+        token_scopes: Some(tokens.scopes.to_string()),
+        lease_fence: 1,
+        grant_fence: 1,
+        consent_epoch: 1,
+        lease_owner: None,
+        lease_until: None,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    }
+}
+
+/// Replaces the grant that was read with this epoch and this lease fence.
+async fn replace(tx: &Tx, consent: &Consent, epoch: i64, lease_fence: i64) -> Result<()> {
+    let fence = lease_fence + 1;
+    let update = without_lease(set_tokens(connections::Entity::update_many(), &consent.tokens))
+        .col_expr(Column::AccountName, Expr::value(&*consent.account_name))
+        .col_expr(Column::StateSince, active_since(consent.now))
+        .col_expr(Column::State, Expr::value(ConnectionState::Active.word()))
+        .col_expr(Column::StateReason, Expr::value(""))
+        .col_expr(Column::LeaseFence, Expr::value(fence))
+        .col_expr(Column::GrantFence, Expr::value(fence))
+        .col_expr(Column::ConsentEpoch, Expr::value(epoch + 1))
+        .col_expr(Column::UpdatedAt, Expr::value(consent.now.as_micros()))
+        .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+        .filter(is(&consent.tenant, &consent.connection))
+        .filter(Column::Provider.eq(consent.provider.as_str()))
+        .filter(Column::Kind.eq(consent.kind.word()))
+        .filter(Column::OauthClientKey.eq(client_key(consent.oauth_client.as_ref())))
+        .filter(Column::AccountId.eq(consent.account.as_str()))
+        .filter(Column::ConsentEpoch.eq(epoch))
+        .filter(Column::LeaseFence.eq(lease_fence));
+    if tx.update(update).await? != 1 {
+        return Err(tx.error(StorageErrorKind::Conflict));
+    }
+    drop_former_tokens(tx, &consent.tenant, &consent.connection).await
+}
+
+/// A grant that was replaced or revoked takes its attempts and spares along.
+pub(super) async fn drop_former_tokens(tx: &Tx, tenant: &TenantId, connection: &ConnectionId) -> Result<()> {
+    let attempts = attempts::Entity::delete_many()
+        .filter(attempts::Column::TenantId.eq(tenant.as_str()))
+        .filter(attempts::Column::ConnectionId.eq(connection.as_str()));
+    tx.delete(attempts).await?;
+    let spares = spares::Entity::delete_many()
+        .filter(spares::Column::TenantId.eq(tenant.as_str()))
+        .filter(spares::Column::ConnectionId.eq(connection.as_str()));
+    tx.delete(spares).await.map(drop)
+}
+
+/// Uses up the link, which keeps the time of its first use, and removes the pending grant.
+async fn settle(tx: &Tx, consent: &Consent) -> Result<()> {
+    if let Some(link) = &consent.link {
+        let update = connect_links::Entity::update_many()
+            .col_expr(connect_links::Column::UsedAt, Expr::value(consent.now.as_micros()))
+            .filter(connect_links::Column::TenantId.eq(consent.tenant.as_str()))
+            .filter(connect_links::Column::Id.eq(link.as_str()))
+            .filter(connect_links::Column::UsedAt.is_null());
+        tx.update(update).await?;
+    }
+    if let Some(pending) = &consent.pending {
+        let delete = pending_grants::Entity::delete_many()
+            .filter(pending_grants::Column::TenantId.eq(consent.tenant.as_str()))
+            .filter(pending_grants::Column::Id.eq(&**pending));
+        tx.delete(delete).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The storage traits, a file per aggregate.
+
+mod access;
+mod connect;
+mod connection;
+mod consent;
+mod installation;
+mod keys;
+mod oauth_client;
+mod refresh;
+mod revocation;
+mod tenant;
+
+use std::fs::File;
+
+use crate::session::Database;
+
+/// Storage in SQLite or PostgreSQL.
+#[derive(Debug)]
+pub struct SeaStorage {
+    db: Database,
+    /// Held for as long as this lives.
+    _lock: Option<File>,
+}
+
+impl SeaStorage {
+    pub(crate) fn new(db: Database, lock: Option<File>) -> Self {
+        Self { db, _lock: lock }
+    }
+}

@@ -1,0 +1,192 @@
+//! A database of one's own for each test.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sea_orm::sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use tokenward_plugin::{BackendDef, BuildError, Problems, Registry, Section};
+use tokenward_storage::{Storage, StorageContext};
+use tokenward_storage_sea::{postgres, sqlite};
+use tokenward_testkit::parts::postgres_url;
+use tokenward_testkit::storage::StorageFixture;
+use tokenward_types::{Rng, SystemRng};
+
+/// A section of the configuration.
+pub(crate) fn section(values: Value) -> Section {
+    let Value::Object(values) = values else { panic!("a section is an object") };
+    section_of(values)
+}
+
+fn section_of(values: Map<String, Value>) -> Section {
+    Section { at: "storage".into(), name: "storage".into(), values }
+}
+
+type Def = BackendDef<Arc<dyn Storage>, StorageContext>;
+
+/// Checks a section and opens what it describes.
+pub(crate) async fn build(def: Def, values: Value, exclusive: bool) -> Result<Arc<dyn Storage>, BuildError> {
+    let kind = def.kind();
+    let registry = Registry::new("storage").with(def);
+    let prepared = registry.prepare(kind, &section(values), &StorageContext { exclusive });
+    prepared.unwrap_or_else(|problems| panic!("the section is right: {problems}")).build().await
+}
+
+/// What is wrong with a section.
+pub(crate) fn problems(def: Def, values: Value) -> Problems {
+    let kind = def.kind();
+    let registry = Registry::new("storage").with(def);
+    let prepared = registry.prepare(kind, &section(values), &StorageContext { exclusive: true });
+    prepared.err().expect("the section is wrong")
+}
+
+/// A SQLite file in a folder of its own.
+pub(crate) struct SqliteFile {
+    folder: TempDir,
+}
+
+impl SqliteFile {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a scratch folder") }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("tokenward.db")
+    }
+
+    pub(crate) async fn try_open(&self, exclusive: bool) -> Result<Arc<dyn Storage>, BuildError> {
+        build(sqlite(), json!({"path": self.path()}), exclusive).await
+    }
+
+    /// Runs a statement past the storage.
+    pub(crate) async fn execute(&self, sql: String) {
+        let url = format!("sqlite:{}", self.path().display());
+        let mut connection = SqliteConnection::connect(&url).await.expect("the file is there");
+        connection.execute(AssertSqlSafe(sql)).await.expect("the statement is right");
+        connection.close().await.expect("it closes");
+    }
+}
+
+#[async_trait]
+impl StorageFixture for SqliteFile {
+    async fn open(&self) -> Arc<dyn Storage> {
+        self.try_open(false).await.expect("the file opens")
+    }
+
+    async fn record_migration(&self, name: &str) {
+        self.execute(format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{name}', 1)"))
+            .await;
+    }
+}
+
+pub(crate) async fn sqlite_file(_test: &'static str) -> Option<SqliteFile> {
+    Some(SqliteFile::new())
+}
+
+/// A SQLite database in memory: each opening is another one.
+pub(crate) struct SqliteInMemory;
+
+#[async_trait]
+impl StorageFixture for SqliteInMemory {
+    async fn open(&self) -> Arc<dyn Storage> {
+        build(sqlite(), json!({"in_memory": true}), true).await.expect("memory opens")
+    }
+
+    async fn record_migration(&self, _name: &str) {
+        unreachable!("nothing else can reach a database in memory");
+    }
+}
+
+pub(crate) fn sqlite_in_memory() -> SqliteInMemory {
+    SqliteInMemory
+}
+
+/// A database on a PostgreSQL server.
+pub(crate) struct PostgresDatabase {
+    server: String,
+    name: String,
+}
+
+impl PostgresDatabase {
+    async fn create(server: String) -> Self {
+        let mut random = [0; 8];
+        SystemRng.fill(&mut random);
+        let name = format!("tw_{:016x}", u64::from_le_bytes(random));
+        execute(&server, format!("CREATE DATABASE {name}")).await;
+        Self { server, name }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn url(&self) -> String {
+        with_database(&self.server, &self.name)
+    }
+
+    pub(crate) async fn open_with(&self, more: Value) -> Arc<dyn Storage> {
+        let mut values = json!({"url": self.url(), "acquire_timeout": "1m", "statement_timeout": "1m"});
+        let Value::Object(more) = more else { panic!("options are an object") };
+        values.as_object_mut().expect("an object").extend(more);
+        build(postgres(), values, false).await.expect("the database opens")
+    }
+
+    /// Runs a statement in the database, past the storage.
+    pub(crate) async fn execute(&self, sql: String) {
+        execute(&self.url(), sql).await;
+    }
+
+    /// Runs a statement beside the database.
+    pub(crate) async fn execute_on_server(&self, sql: String) {
+        execute(&self.server, sql).await;
+    }
+}
+
+/// The URL of another database on the same server.
+fn with_database(server: &str, name: &str) -> String {
+    let (address, options) = server.split_once('?').map_or((server, ""), |(a, o)| (a, o));
+    let scheme_end = address.find("://").map_or(0, |at| at + 3);
+    let host_end = address[scheme_end..].find('/').map_or(address.len(), |at| scheme_end + at);
+    let question = if options.is_empty() { "" } else { "?" };
+    format!("{}/{name}{question}{options}", &address[..host_end])
+}
+
+async fn execute(url: &str, sql: String) {
+    let mut connection = PgConnection::connect(url).await.expect("the server is there");
+    connection.execute(AssertSqlSafe(sql)).await.expect("the statement is right");
+    connection.close().await.expect("it closes");
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // Dropping happens within the test's runtime, which cannot be blocked on.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let drop = execute(&server, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+            runtime.expect("a runtime").block_on(drop);
+        });
+        if dropped.join().is_err() {
+            eprintln!("the database {} was left behind", self.name);
+        }
+    }
+}
+
+#[async_trait]
+impl StorageFixture for PostgresDatabase {
+    async fn open(&self) -> Arc<dyn Storage> {
+        self.open_with(json!({})).await
+    }
+
+    async fn record_migration(&self, name: &str) {
+        self.execute(format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{name}', 1)"))
+            .await;
+    }
+}
+
+pub(crate) async fn postgres_database(test: &'static str) -> Option<PostgresDatabase> {
+    let server = postgres_url(test)?;
+    Some(PostgresDatabase::create(server).await)
+}

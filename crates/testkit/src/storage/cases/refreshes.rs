@@ -1,0 +1,312 @@
+use std::sync::Arc;
+
+use tokenward_storage::{
+    CommitOutcome, Connection, ConnectionState, RefreshCommit, Spare, StateChange, Storage, TokenSet,
+};
+use tokenward_types::Timestamp;
+
+use crate::storage::StorageFixture;
+use crate::storage::samples::{
+    at, begin, begun, commit, connected, consent_again, current, scopes, sealed, tokens, with_spare,
+};
+use crate::storage::tools::{MANY, at_once, furnished};
+
+/// No attempt is left.
+const NONE: [i64; 0] = [];
+
+async fn committed(storage: &Arc<dyn Storage>, commit: &RefreshCommit) -> Connection {
+    match storage.commit_refresh(commit).await.unwrap() {
+        CommitOutcome::Committed(connection) => *connection,
+        other => panic!("it must be committed: {other:?}"),
+    }
+}
+
+async fn rejected(storage: &Arc<dyn Storage>, commit: &RefreshCommit) -> Connection {
+    match storage.commit_refresh(commit).await.unwrap() {
+        CommitOutcome::Rejected(connection) => *connection,
+        other => panic!("it must be rejected: {other:?}"),
+    }
+}
+
+async fn spares(storage: &Arc<dyn Storage>, connection: &Connection) -> Vec<Spare> {
+    storage.list_spares(&connection.tenant, &connection.id).await.unwrap()
+}
+
+async fn attempts(storage: &Arc<dyn Storage>, connection: &Connection) -> Vec<i64> {
+    let attempts = storage.list_attempts(&connection.tenant, &connection.id).await.unwrap();
+    attempts.iter().map(|attempt| attempt.fence).collect()
+}
+
+async fn suspected(storage: &Arc<dyn Storage>, connection: &Connection) {
+    let change = StateChange {
+        seen: current(storage, connection).await.version,
+        state: ConnectionState::Suspect,
+        reason: "invalid_grant".into(),
+        now: at(35),
+    };
+    storage.change_state(&connection.tenant, &connection.id, &change).await.unwrap().unwrap();
+}
+
+pub async fn a_commit_stores_tokens_and_ends_the_attempt(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let other = connected(&storage, "a", "c2").await;
+    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let leased = current(&storage, &seen).await;
+    let after = committed(&storage, &commit(&attempt)).await;
+    let expected = Connection {
+        tokens: Some(tokens("2")),
+        lease_fence: 2,
+        grant_fence: 2,
+        lease: None,
+        updated_at: at(50),
+        version: leased.version + 1,
+        ..seen
+    };
+    assert_eq!(after, expected);
+    assert_eq!(current(&storage, &expected).await, expected);
+    assert_eq!(attempts(&storage, &expected).await, NONE);
+    assert_eq!(current(&storage, &other).await, other);
+}
+
+pub async fn a_commit_keeps_every_field_of_its_tokens(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let tokens = TokenSet {
+        access_token: sealed(&"ä".repeat(32 * 1024)),
+        refresh_token: Some(sealed("new")),
+        issued_at: Timestamp::from_micros(i64::MIN),
+        expires_at: Some(Timestamp::from_micros(i64::MAX)),
+        scopes: scopes("tickets oauth e-commerce"),
+    };
+    let commit = RefreshCommit {
+        tokens: tokens.clone(),
+        account_name: Some("Neuer Name 🦀".into()),
+        ..commit(&attempt)
+    };
+    let after = committed(&storage, &commit).await;
+    assert_eq!((after.tokens.as_ref(), &*after.account_name), (Some(&tokens), "Neuer Name 🦀"));
+    assert_eq!(current(&storage, &seen).await, after);
+    let again = begun(&storage, &seen).await;
+    assert_eq!(again.refresh_token, sealed("new"), "the next attempt spends it");
+}
+
+pub async fn a_commit_heals_a_suspect_connection(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    suspected(&storage, &seen).await;
+    let after = committed(&storage, &commit(&attempt)).await;
+    assert_eq!((after.state, &*after.state_reason, after.state_since), (ConnectionState::Active, "", at(50)));
+}
+
+pub async fn a_commit_of_an_active_connection_keeps_its_time_of_state(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let after = committed(&storage, &commit(&attempt)).await;
+    assert_eq!(after.state_since, seen.state_since);
+}
+
+pub async fn a_lost_lease_still_commits(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let slow = begun(&storage, &seen).await;
+    let taker = begun(&storage, &seen).await;
+    let after = committed(&storage, &commit(&slow)).await;
+    assert_eq!((after.grant_fence, after.tokens), (slow.fence, Some(tokens("2"))));
+    assert_eq!(attempts(&storage, &seen).await, [taker.fence], "the other attempt stands");
+}
+
+pub async fn a_commit_leaves_the_lease_of_a_later_attempt(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let slow = begun(&storage, &seen).await;
+    let now = current(&storage, &seen).await;
+    storage.begin_attempt(&seen.tenant, &seen.id, &begin(&now)).await.unwrap().unwrap();
+    let after = committed(&storage, &commit(&slow)).await;
+    assert!(after.lease.is_some(), "the lease is the later attempt's");
+    assert_eq!(after.lease_fence, 3);
+}
+
+pub async fn a_late_commit_of_an_older_attempt_is_rejected_and_kept_as_a_spare(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let late = begun(&storage, &seen).await;
+    let early = begun(&storage, &seen).await;
+    let winner = committed(&storage, &commit(&early)).await;
+    let after = rejected(&storage, &RefreshCommit { now: at(51), ..commit(&late) }).await;
+    assert_eq!(after, winner, "the newer tokens stay");
+    assert_eq!(current(&storage, &seen).await, winner);
+    let spare = Spare { refresh_token: sealed("refresh 2"), token_fence: 2, kept_at: at(51) };
+    assert_eq!(spares(&storage, &seen).await, [spare]);
+    assert_eq!(attempts(&storage, &seen).await, NONE, "both outcomes are recorded");
+}
+
+pub async fn a_rejected_commit_that_did_not_rotate_leaves_no_spare(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let late = begun(&storage, &seen).await;
+    let early = begun(&storage, &seen).await;
+    committed(&storage, &commit(&early)).await;
+    rejected(&storage, &RefreshCommit { rotated: false, ..commit(&late) }).await;
+    assert_eq!(spares(&storage, &seen).await, []);
+    assert_eq!(attempts(&storage, &seen).await, NONE);
+}
+
+pub async fn a_commit_keeps_a_token_that_it_did_not_spend(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    // Both spend the first token; the older one commits first, and the younger one overwrites what that brought.
+    let older = begun(&storage, &seen).await;
+    let younger = begun(&storage, &seen).await;
+    committed(&storage, &commit(&older)).await;
+    let after = committed(&storage, &RefreshCommit { now: at(51), ..commit(&younger) }).await;
+    assert_eq!(after.tokens, Some(tokens("3")));
+    let spare = Spare { refresh_token: sealed("refresh 2"), token_fence: 2, kept_at: at(51) };
+    assert_eq!(spares(&storage, &seen).await, [spare]);
+}
+
+pub async fn a_commit_that_spent_the_stored_token_leaves_no_spare(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    for _ in 0..3 {
+        let attempt = begun(&storage, &seen).await;
+        committed(&storage, &commit(&attempt)).await;
+    }
+    assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn at_most_the_newest_three_spares_are_kept(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let other = connected(&storage, "a", "c2").await;
+    with_spare(&storage, &other).await;
+    let mut late = Vec::new();
+    for _ in 0..5 {
+        late.push(begun(&storage, &seen).await);
+    }
+    let winner = begun(&storage, &seen).await;
+    committed(&storage, &commit(&winner)).await;
+    // The oldest comes last: being late does not make it new.
+    for attempt in [4, 1, 3, 2, 0].map(|number| &late[number]) {
+        rejected(&storage, &commit(attempt)).await;
+    }
+    let kept: Vec<_> = spares(&storage, &seen).await.iter().map(|spare| spare.token_fence).collect();
+    assert_eq!(kept, [6, 5, 4]);
+    assert_eq!(spares(&storage, &other).await.len(), 1, "another connection's spares are left alone");
+}
+
+pub async fn a_commit_from_before_a_consent_is_rejected_without_a_spare(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let again = storage.save_consent(&consent_again(&current(&storage, &seen).await)).await.unwrap();
+    assert_eq!(rejected(&storage, &commit(&attempt)).await, again);
+    // Even a fence above the new grant's does not help a commit of the former epoch.
+    rejected(&storage, &RefreshCommit { fence: 99, ..commit(&attempt) }).await;
+    assert_eq!(current(&storage, &seen).await, again);
+    assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn a_commit_from_before_a_disconnect_is_rejected_without_a_spare(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let revoked = storage.disconnect(&seen.tenant, &seen.id, None, "", at(60)).await.unwrap().unwrap();
+    assert_eq!(rejected(&storage, &commit(&attempt)).await, revoked);
+    assert_eq!(current(&storage, &seen).await, revoked);
+    assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn a_commit_to_a_connection_that_is_gone_says_so(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    storage.disconnect(&seen.tenant, &seen.id, None, "", at(60)).await.unwrap();
+    storage.delete_connection(&seen.tenant, &seen.id).await.unwrap();
+    let outcome = storage.commit_refresh(&commit(&attempt)).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Gone), "{outcome:?}");
+}
+
+pub async fn repeating_a_commit_changes_nothing(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let once = committed(&storage, &commit(&attempt)).await;
+    suspected(&storage, &seen).await;
+    let later = begun(&storage, &seen).await;
+    let before = current(&storage, &seen).await;
+    let twice = committed(&storage, &commit(&attempt)).await;
+    assert_eq!(twice.tokens, once.tokens);
+    assert_eq!(current(&storage, &seen).await, before);
+    assert_eq!(attempts(&storage, &seen).await, [later.fence]);
+    assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn repeating_a_rejected_commit_changes_nothing(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let late = begun(&storage, &seen).await;
+    let early = begun(&storage, &seen).await;
+    committed(&storage, &commit(&early)).await;
+    let once = rejected(&storage, &commit(&late)).await;
+    let kept = spares(&storage, &seen).await;
+    let twice = rejected(&storage, &RefreshCommit { now: at(99), ..commit(&late) }).await;
+    assert_eq!(once, twice);
+    assert_eq!(spares(&storage, &seen).await, kept);
+}
+
+pub async fn a_removed_spare_is_gone(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let spare = with_spare(&storage, &seen).await;
+    storage.remove_spare(&seen.tenant, &seen.id, spare + 1).await.unwrap();
+    assert_eq!(spares(&storage, &seen).await.len(), 1, "that was another one");
+    storage.remove_spare(&seen.tenant, &seen.id, spare).await.unwrap();
+    storage.remove_spare(&seen.tenant, &seen.id, spare).await.unwrap();
+    assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn of_a_hundred_commits_at_once_the_newest_stands(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let mut begun_attempts = Vec::new();
+    for _ in 0..MANY {
+        begun_attempts.push(begun(&storage, &seen).await);
+    }
+    let outcomes = at_once(MANY, &storage, |number, storage| {
+        let commit = commit(&begun_attempts[number]);
+        async move { storage.commit_refresh(&commit).await.unwrap() }
+    })
+    .await;
+    assert!(outcomes.iter().all(|outcome| !matches!(outcome, CommitOutcome::Gone)));
+    let after = current(&storage, &seen).await;
+    assert_eq!((after.grant_fence, after.tokens), (101, Some(tokens("101"))));
+    assert_eq!(attempts(&storage, &seen).await, NONE);
+    // All spent the first token, so each of the others may be the one that lives: the newest three are kept.
+    let kept: Vec<_> = spares(&storage, &seen).await.iter().map(|spare| spare.token_fence).collect();
+    assert_eq!(kept, [100, 99, 98]);
+}
+
+pub async fn a_hundred_refreshes_in_turn_lose_none(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    at_once(MANY, &storage, |_, storage| {
+        let connection = seen.clone();
+        async move {
+            loop {
+                let now = current(&storage, &connection).await;
+                let attempt = storage.begin_attempt(&now.tenant, &now.id, &begin(&now)).await.unwrap();
+                if let Some(attempt) = attempt {
+                    return committed(&storage, &commit(&attempt)).await;
+                }
+            }
+        }
+    })
+    .await;
+    let after = current(&storage, &seen).await;
+    assert_eq!((after.lease_fence, after.grant_fence), (101, 101), "every refresh followed the one before");
+    assert_eq!((spares(&storage, &seen).await.len(), attempts(&storage, &seen).await.len()), (0, 0));
+}

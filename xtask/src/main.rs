@@ -1,5 +1,6 @@
-//! Project chores, run as `cargo xtask test` and `cargo xtask lint`.
+//! Project chores, run as `cargo xtask test`, `cargo xtask lint` and `cargo xtask bench`.
 
+mod bench;
 mod lint;
 mod parts;
 mod shell;
@@ -25,6 +26,7 @@ struct Cli {
 enum Chore {
     Test(test::Options),
     Lint(lint::Options),
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match cli.chore {
         Chore::Test(options) => test::run(&workspace, &options),
         Chore::Lint(options) => lint::run(&workspace, &options),
+        Chore::Bench(options) => bench::run(&workspace, &options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

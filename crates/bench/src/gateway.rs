@@ -1,0 +1,197 @@
+//! A real `tokenward serve` on SQLite in a folder of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use http::{HeaderValue, Uri};
+use prost_types::Duration as ProtoDuration;
+use tokenward_api::admin::v1::principal_service_client::PrincipalServiceClient;
+use tokenward_api::admin::v1::{IssueCallerTokenRequest, Role};
+use tokenward_api::v1::GetTokenRequest;
+use tokio::process::Command;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::child::{self, Child};
+use crate::requests::{Call, Expected};
+use crate::sim::Sim;
+use crate::world::{self, Ask};
+
+/// GetToken's path.
+const GET_TOKEN_PATH: &str = "/tokenward.v1.TokenService/GetToken";
+/// The longest life of a caller token.
+const DAY: ProtoDuration = ProtoDuration { seconds: 86_400, nanos: 0 };
+
+/// Adds a caller token to every call.
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A channel to the admin listener with a caller token.
+pub type AdminChannel = InterceptedService<Channel, Bearer>;
+
+/// What a server needs: programs, its folder, its addresses.
+#[derive(Clone, Debug)]
+pub struct Site {
+    program: PathBuf,
+    folder: PathBuf,
+    /// gRPC for services.
+    pub service: SocketAddr,
+    admin: SocketAddr,
+    operations: SocketAddr,
+}
+
+/// A running server.
+pub struct Gateway {
+    /// Where it is.
+    pub site: Site,
+    /// Its process.
+    pub child: Child,
+}
+
+impl Site {
+    /// Makes a folder with a key and a configuration.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub async fn create(program: &Path, folder: &Path, sim: &Sim) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let [service, admin, public, operations] = child::free_addresses()?;
+        let key = folder.join("key");
+        let mut generate = Command::new(program);
+        generate.args(["key", "generate", "--file"]).arg(&key);
+        child::output(&mut generate).await.context("cannot make a key")?;
+        // JSON texts are TOML texts.
+        let text = |value: &str| serde_json::Value::from(value).to_string();
+        let path = |path: &Path| text(&path.display().to_string());
+        let config = format!(
+            "[storage]\nkind = \"sqlite\"\npath = {database}\n\n\
+             [encryption]\nkind = \"local\"\nkey_file = {key}\n\n\
+             [providers.hubspot]\napi_base_url = {sim}\nauthorize_url = {authorize}\nallow_http = true\n\
+             allow_private_addresses = true\n\n\
+             [listen.service]\naddress = \"{service}\"\n\n[listen.admin]\naddress = \"{admin}\"\n\n\
+             [listen.public]\naddress = \"{public}\"\n\n[listen.operations]\naddress = \"{operations}\"\n",
+            database = path(&folder.join("tokenward.db")),
+            key = path(&key),
+            sim = text(sim.base_url()),
+            authorize = text(&format!("{}/oauth/authorize", sim.base_url())),
+        );
+        let site =
+            Self { program: program.to_owned(), folder: folder.to_owned(), service, admin, operations };
+        std::fs::write(site.config(), config).context("cannot write the configuration")?;
+        Ok(site)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("tokenward.toml")
+    }
+
+    /// Starts the server; it may not listen yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Gateway> {
+        let mut command = Command::new(&self.program);
+        command.arg("serve").arg("--config").arg(self.config());
+        Ok(Gateway {
+            site: self.clone(),
+            child: Child::start("tokenward", &self.folder, &mut command, false)?,
+        })
+    }
+
+    /// Starts the server and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn serve(&self) -> Result<Gateway> {
+        let mut gateway = self.start()?;
+        gateway.child.listens(self.service).await?;
+        Ok(gateway)
+    }
+
+    /// A call of GetToken.
+    ///
+    /// # Errors
+    /// When the address makes no URI.
+    pub fn call(&self, ask: &Ask, bearer: &HeaderValue, expected: Expected) -> Result<Call> {
+        let uri =
+            Uri::builder().scheme("http").authority(self.service.to_string()).path_and_query(GET_TOKEN_PATH);
+        let message = GetTokenRequest {
+            tenant_id: world::tenant_id(ask.tenant),
+            provider: "hubspot".to_owned(),
+            scopes: ask.scopes.clone(),
+            ..GetTokenRequest::default()
+        };
+        Ok(Call::new(&uri.build()?, Some(bearer), &message, expected))
+    }
+}
+
+/// What an `authorization` header says.
+///
+/// # Errors
+/// When the token has characters that it cannot have.
+pub fn bearer(token: &str) -> Result<HeaderValue> {
+    Ok(HeaderValue::from_str(&format!("Bearer {}", token.trim()))?)
+}
+
+impl Gateway {
+    /// A channel for calls of the admin API with a caller token.
+    async fn channel(&self, token: &str) -> Result<AdminChannel> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.site.admin))?;
+        let channel = endpoint.connect().await.context("the admin listener does not answer")?;
+        let bearer = Bearer(format!("Bearer {}", token.trim()).parse()?);
+        Ok(InterceptedService::new(channel, bearer))
+    }
+
+    /// The first admin, by the command line; then an operator, by the admin API.
+    ///
+    /// # Errors
+    /// When either cannot be made.
+    pub async fn people(&self) -> Result<People> {
+        let mut bootstrap = Command::new(&self.site.program);
+        bootstrap.args(["principal", "bootstrap-admin", "--ttl", "24h", "--config"]).arg(self.site.config());
+        let token = child::output(&mut bootstrap).await.context("cannot bootstrap an admin")?;
+        let admin = self.channel(&token).await?;
+        let issued = issue(&admin, "operator", Role::Operator).await?;
+        Ok(People { operator: self.channel(&issued).await?, admin })
+    }
+
+    /// What it tells of itself.
+    ///
+    /// # Errors
+    /// When the operations listener does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://{}/metrics", self.site.operations);
+        Ok(http.get(url).send().await?.error_for_status()?.text().await?)
+    }
+}
+
+/// Who sets things up.
+#[derive(Clone)]
+pub struct People {
+    /// Makes OAuth clients and caller tokens.
+    pub admin: AdminChannel,
+    /// Makes tenants, connections and rules.
+    pub operator: AdminChannel,
+}
+
+/// Issues a caller token that lives for a day.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn issue(admin: &AdminChannel, subject: &str, role: Role) -> Result<String> {
+    let request = IssueCallerTokenRequest { subject: subject.to_owned(), role: role.into(), ttl: Some(DAY) };
+    let answer = PrincipalServiceClient::new(admin.clone()).issue_caller_token(request).await;
+    Ok(answer.context("cannot issue a caller token")?.into_inner().caller_token)
+}

@@ -1,0 +1,94 @@
+//! As many calls as the server answers: each one follows the answer of another.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use super::{Outcome, Peer, Random, Workload};
+use crate::machine;
+
+/// What a closed loop looks like.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// Connections.
+    pub connections: usize,
+    /// Calls in flight on each.
+    pub streams: usize,
+    /// Time before counting starts.
+    pub warmup: Duration,
+    /// Time that is counted.
+    pub time: Duration,
+    /// Which calls are picked.
+    pub seed: u64,
+}
+
+/// What a closed loop brought.
+#[derive(Clone, Debug)]
+pub struct ClosedOutcome {
+    /// The calls.
+    pub outcome: Outcome,
+    /// The time that was counted.
+    pub time: Duration,
+    /// Processor time that the server took meanwhile.
+    pub server_cpu: Duration,
+    /// Processor time that the load generator took meanwhile.
+    pub client_cpu: Duration,
+}
+
+/// Runs a closed loop against the process `pid`.
+///
+/// # Errors
+/// When the server cannot be reached, or is gone.
+pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<ClosedOutcome> {
+    let peers = Peer::connect_many(workload.address, plan.connections).await?;
+    let from = Instant::now() + plan.warmup;
+    let until = from + plan.time;
+    let mut workers = Vec::new();
+    for (index, peer) in peers.iter().cycle().take(plan.connections * plan.streams).enumerate() {
+        let random =
+            Random::new(plan.seed ^ crate::stats::count(index).wrapping_mul(0x51_7c_c1_b7_27_22_0a_95));
+        workers.push(tokio::spawn(work(peer.clone(), workload.clone(), random, from, until)));
+    }
+    let own = std::process::id();
+    tokio::time::sleep_until(from).await;
+    let (begin, server, client) = (Instant::now(), machine::cpu_time(pid)?, machine::cpu_time(own)?);
+    tokio::time::sleep_until(until).await;
+    let time = begin.elapsed();
+    let (server_cpu, client_cpu) =
+        (machine::cpu_time(pid)?.saturating_sub(server), machine::cpu_time(own)?.saturating_sub(client));
+    let mut outcome = Outcome::new();
+    for worker in workers {
+        outcome.add(&worker.await?);
+    }
+    Ok(ClosedOutcome { outcome, time, server_cpu, client_cpu })
+}
+
+async fn work(
+    mut peer: Peer,
+    workload: Workload,
+    mut random: Random,
+    from: Instant,
+    until: Instant,
+) -> Outcome {
+    let mut outcome = Outcome::new();
+    let mut begin = Instant::now();
+    while begin < until {
+        let Some(call) = random.pick(&workload.calls) else { break };
+        let result = peer.call(call).await;
+        let end = Instant::now();
+        match result {
+            Ok(_) if end >= from && end < until => outcome.succeeded(end - begin),
+            Ok(_) => {}
+            Err(error) => {
+                outcome.failed(&error);
+                // A server that is gone must not be asked millions of times.
+                if matches!(error, super::CallError::Http(_)) {
+                    break;
+                }
+            }
+        }
+        begin = end;
+    }
+    outcome
+}

@@ -1,0 +1,108 @@
+//! What the figures were measured on, and what `/proc` tells of a process.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// Clock ticks per second in `/proc/PID/stat`: a constant of Linux's interface (proc_pid_stat(5), USER_HZ).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// The computer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Processors that we may use.
+    pub cores: usize,
+    /// What the first processor calls itself.
+    pub cpu_model: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Memory in megabytes.
+    pub memory_mb: u64,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map_or("", |(_, value)| value.trim()).to_owned()
+        };
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            cpu_model: field(&read("/proc/cpuinfo"), "model name"),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            memory_mb: kilobytes(&field(&read("/proc/meminfo"), "MemTotal")).unwrap_or(0) * 1024 / 1_000_000,
+        }
+    }
+}
+
+/// `"1234 kB"` as a number.
+fn kilobytes(text: &str) -> Option<u64> {
+    text.strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Processor time that a process has used, user and system, all threads.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ticks = cpu_ticks(&text).with_context(|| format!("cannot understand {path}"))?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// `utime` and `stime`, the 14th and 15th field; the second one, in parentheses, may contain anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+/// Memory of a process in megabytes (10^6 bytes): resident now, and at its peak.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub rss_mb: f64,
+    /// The most that was resident at a time.
+    pub peak_mb: f64,
+}
+
+/// Memory of a process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        kilobytes(line.trim()).map(|kilobytes| crate::stats::float(kilobytes) * 1024.0 / 1e6)
+    };
+    let (rss_mb, peak_mb) = (value("VmRSS:"), value("VmHWM:"));
+    Ok(Memory { rss_mb: rss_mb.context("no VmRSS")?, peak_mb: peak_mb.context("no VmHWM")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_read_after_a_name_with_parentheses() {
+        let stat = "77 (a) b (c)) S 1 1 1 0 -1 4194560 9 8 7 6 150 50 3 2 20 0 1 0 99 1 2 3";
+        assert_eq!(cpu_ticks(stat), Some(200));
+        assert_eq!(cpu_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_time() {
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.rss_mb > 0.1 && memory.peak_mb >= memory.rss_mb);
+        cpu_time(std::process::id()).unwrap();
+        assert!(Machine::this().cores >= 1 && Machine::this().memory_mb > 0);
+    }
+}

@@ -1,0 +1,6 @@
+//! What is measured, one part a file.
+
+pub mod cold;
+pub mod flight;
+pub mod many;
+pub mod warm;

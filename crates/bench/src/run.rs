@@ -1,0 +1,158 @@
+//! The run from start to end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::gateway::Site;
+use crate::machine::Machine;
+use crate::measure::{cold, flight, many, warm};
+use crate::options::{Options, Part};
+use crate::report::Report;
+use crate::setup::{self, Filled};
+use crate::sim::{LONG_LIFE_SECS, Sim};
+use crate::world::World;
+
+/// Numbers of accounts, apart for each server.
+const FIRST_HUB_ID: u64 = 1_000_000;
+const FIRST_HUB_ID_OF_MANY: u64 = 100_000_000;
+/// Life of tokens that are to expire soon. Less than 5 s left counts as expired.
+const SHORT_LIFE_SECS: u32 = 8;
+const SHORT_LIFE_WAIT: Duration = Duration::from_secs(4);
+
+/// Tells a person how far things are.
+#[expect(clippy::print_stderr, reason = "progress, apart from the report")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Waits for SIGINT or SIGTERM.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub async fn stop_signal() -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Measures and prints. Every process and file goes when this ends or is dropped.
+///
+/// # Errors
+/// When anything fails: then there are no figures.
+#[expect(clippy::print_stdout, reason = "the report")]
+pub async fn run(options: Options) -> Result<()> {
+    let options = options.effective();
+    let programs = programs(&options)?;
+    let folder = match &options.scratch {
+        Some(parent) => tempfile::tempdir_in(parent),
+        None => tempfile::tempdir(),
+    };
+    let folder = folder.context("cannot create a folder")?;
+    let report = measure(&options, &programs, folder.path()).await?;
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}
+
+fn programs(options: &Options) -> Result<PathBuf> {
+    if let Some(folder) = &options.programs {
+        return Ok(folder.clone());
+    }
+    let own = std::env::current_exe().context("cannot tell where the programs are")?;
+    Ok(own.parent().context("cannot tell where the programs are")?.to_owned())
+}
+
+async fn measure(options: &Options, programs: &Path, folder: &Path) -> Result<Report> {
+    let mut report = Report::new(options.clone(), Machine::this());
+    let world =
+        Arc::new(World::new(options.tenants, options.callers, options.rules, options.scopes, options.seed)?);
+    let mut sim =
+        Sim::start(&programs.join("hubspot-sim"), folder, &world.granted(), options.token_length).await?;
+    let tokenward = programs.join("tokenward");
+    let main = [Part::Idle, Part::Warm, Part::Cold, Part::Flight];
+    if main.iter().any(|part| options.wants(*part)) {
+        let site = Site::create(&tokenward, &folder.join("main"), &sim).await?;
+        main_server(&site, &sim, world, options, programs, folder, &mut report).await?;
+    }
+    if options.wants(Part::Many) {
+        let site = Site::create(&tokenward, &folder.join("many"), &sim).await?;
+        report.many = Some(many_connections(&site, &sim, options).await?);
+    }
+    sim.must_run()?;
+    Ok(report)
+}
+
+async fn main_server(
+    site: &Site,
+    sim: &Sim,
+    world: Arc<World>,
+    options: &Options,
+    programs: &Path,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<()> {
+    if options.wants(Part::Idle) {
+        // The first start sets up the database: a server that has just started is the second one.
+        site.serve().await?.child.stop().await?;
+        let mut gateway = site.serve().await?;
+        report.idle_rss_mb = Some(many::idle(&mut gateway).await?);
+        gateway.child.stop().await?;
+    }
+    if ![Part::Warm, Part::Cold, Part::Flight].iter().any(|part| options.wants(*part)) {
+        return Ok(());
+    }
+    let mut gateway = site.serve().await?;
+    let people = gateway.people().await?;
+    setup::oauth_client(&people, &world).await?;
+    let bearers = setup::callers(&people, &world, options.setup_concurrency).await?;
+    let filled = Filled { world: Arc::clone(&world), bearers, first_hub_id: FIRST_HUB_ID };
+    let tenants = |numbers| {
+        setup::tenants(&people, sim, &filled.world, numbers, FIRST_HUB_ID, options.setup_concurrency)
+    };
+    if options.wants(Part::Warm) {
+        tenants(0..options.tenants).await?;
+        report.warm = Some(warm::measure(&mut gateway, &filled, programs, folder, options).await?);
+    }
+    if options.wants(Part::Cold) || options.wants(Part::Flight) {
+        say("connections whose tokens expire at once");
+        let first = options.tenants;
+        let last = first + options.cold_calls;
+        sim.set_token_lifetime(SHORT_LIFE_SECS).await?;
+        tenants(first..last + 1).await?;
+        sim.set_token_lifetime(LONG_LIFE_SECS).await?;
+        tokio::time::sleep(SHORT_LIFE_WAIT).await;
+        if options.wants(Part::Cold) {
+            report.cold = Some(cold::measure(&gateway, &filled, sim, first..last).await?);
+        }
+        if options.wants(Part::Flight) {
+            let calls = flight::measure(&gateway, &filled, sim, last, options.concurrent_callers).await?;
+            report.provider_calls = Some(calls);
+        }
+    }
+    gateway.child.must_run()?;
+    gateway.child.stop().await
+}
+
+async fn many_connections(site: &Site, sim: &Sim, options: &Options) -> Result<many::Many> {
+    let world =
+        World::new(options.many_connections, options.callers, options.rules, options.scopes, options.seed)?;
+    let gateway = site.serve().await?;
+    let people = gateway.people().await?;
+    setup::oauth_client(&people, &world).await?;
+    let bearers = setup::callers(&people, &world, options.setup_concurrency).await?;
+    let numbers = 0..options.many_connections;
+    setup::tenants(&people, sim, &world, numbers, FIRST_HUB_ID_OF_MANY, options.setup_concurrency).await?;
+    gateway.child.stop().await?;
+    let filled = Filled { world: Arc::new(world), bearers, first_hub_id: FIRST_HUB_ID_OF_MANY };
+    many::measure(site, &filled, options).await
+}

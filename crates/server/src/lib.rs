@@ -1,1 +1,11 @@
-//! gRPC and HTTP on top of the broker
+//! gRPC and HTTP on top of the broker.
+
+pub mod error_table;
+mod grpc;
+pub mod http;
+mod listen;
+
+pub use listen::{
+    Address, Addresses, BoundServer, Limits, ListenError, ListenerConfig, ServerConfig, ServerParts,
+    TlsFiles, bind,
+};

@@ -50,7 +50,6 @@ pub struct AccessRuleChange {
 
 fn check_tenants(tenants: &TenantSelector) -> Result<(), Error> {
     match tenants {
-        TenantSelector::All => Ok(()),
         TenantSelector::Ids(ids) if ids.is_empty() => Err(Error::invalid("tenants", "names no tenant")),
         TenantSelector::Ids(ids) if ids.len() > MAX_TENANTS => Err(Error::invalid(
             "tenants",
@@ -59,7 +58,7 @@ fn check_tenants(tenants: &TenantSelector) -> Result<(), Error> {
                 ids.len()
             ),
         )),
-        TenantSelector::Ids(_) => Ok(()),
+        TenantSelector::All | TenantSelector::Ids(_) => Ok(()),
         TenantSelector::Labels(labels) if labels.is_empty() => {
             Err(Error::invalid("tenants", "names no label: to allow every tenant, select all"))
         }

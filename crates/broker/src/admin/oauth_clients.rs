@@ -249,7 +249,7 @@ impl Broker {
             match self.storage().add_client_secret(&record).await {
                 Ok(added) => break added.ok_or_else(|| missing(id))?,
                 Err(error) if error.kind() == StorageErrorKind::AlreadyExists && tries < MAX_TRIES => {
-                    tries += 1
+                    tries += 1;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,0 +1,160 @@
+//! The service that gives out tokens. What memory can answer is answered on the thread that the call came in on; everything
+//! else leaves that thread at once.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use tokenward_api::v1::token_service_server::TokenService;
+use tokenward_api::v1::{
+    GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, Warning,
+    report_rejected_token_response, warning,
+};
+use tokenward_broker::{
+    Broker, Error, LiveToken, Reason, ReportOutcome, Token, TokenRequest, WarningReason, audit,
+};
+use tokenward_types::{MAX_SCOPES, Principal, TenantId};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tonic::{Request, Response, Status};
+
+use super::call::{Call, refuse_for};
+use super::convert;
+use super::seen::SeenTokens;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    /// The use cases.
+    pub broker: Broker,
+    /// The runtime for whatever memory cannot answer.
+    pub main: Handle,
+    /// Who got which token.
+    pub seen: Arc<SeenTokens>,
+}
+
+fn ask<'a>(
+    principal: &'a Principal,
+    message: &'a GetTokenRequest,
+    min_ttl: Option<std::time::Duration>,
+) -> TokenRequest<'a> {
+    TokenRequest {
+        principal,
+        tenant: &message.tenant_id,
+        provider: &message.provider,
+        scopes: &message.scopes,
+        min_ttl,
+        connection: &message.connection_id,
+        account: &message.account_id,
+    }
+}
+
+impl Tokens {
+    /// Runs work on the main runtime, and stops waiting for it when the caller goes away.
+    async fn elsewhere<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(work, &self.main);
+        match tasks.join_next().await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => Err(Error::new(Reason::Internal, "internal error").internal(error)),
+            None => Err(Error::new(Reason::Internal, "internal error")),
+        }
+    }
+
+    fn audit_first_issuance(&self, call: &Call, tenant: &str, live: &LiveToken) {
+        let principal = &call.caller.principal;
+        if !self.seen.is_first(principal, tenant, live) {
+            return;
+        }
+        // It was found under this name, so it is one.
+        if let Ok(tenant) = TenantId::parse(tenant) {
+            audit::first_issuance(
+                principal,
+                &tenant,
+                &live.connection,
+                live.fingerprint.as_str(),
+                &call.request_id,
+            );
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let call = Call::take(&mut extensions)?;
+        if message.scopes.len() > MAX_SCOPES {
+            let count = message.scopes.len();
+            let error = format_args!("{count} scopes are more than the {MAX_SCOPES} that are allowed");
+            return Err(refuse_for(&message.tenant_id, Error::invalid("scopes", error)));
+        }
+        let min_ttl = convert::read_duration("min_ttl", message.min_ttl)
+            .map_err(|error| refuse_for(&message.tenant_id, error))?;
+        let asked = ask(&call.caller.principal, &message, min_ttl);
+        let (outcome, tenant) = if let Some(token) = self.broker.token_from_memory(&asked) {
+            (Ok(token), message.tenant_id)
+        } else {
+            let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
+            let tenant = message.tenant_id.clone();
+            let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
+            (self.elsewhere(work).await, tenant)
+        };
+        let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
+        self.audit_first_issuance(&call, &tenant, &token.live);
+        Ok(Response::new(answer(&token)))
+    }
+
+    async fn report_rejected_token(
+        &self,
+        request: Request<ReportRejectedTokenRequest>,
+    ) -> Result<Response<ReportRejectedTokenResponse>, Status> {
+        use report_rejected_token_response::Outcome;
+        let (_, mut extensions, message) = request.into_parts();
+        let principal = Call::take(&mut extensions)?.caller.principal.clone();
+        let (broker, tenant) = (self.broker.clone(), message.tenant_id.clone());
+        let work = async move {
+            let ReportRejectedTokenRequest { tenant_id, connection_id, fingerprint } = &message;
+            broker.report_rejected(&principal, tenant_id, connection_id, fingerprint).await
+        };
+        let outcome = match self.elsewhere(work).await.map_err(|error| refuse_for(&tenant, error))? {
+            ReportOutcome::Superseded => Outcome::Superseded,
+            ReportOutcome::Alive => Outcome::Alive,
+            ReportOutcome::Replaced => Outcome::Replaced,
+            ReportOutcome::Unverified => Outcome::Unverified,
+        };
+        Ok(Response::new(ReportRejectedTokenResponse { outcome: outcome.into() }))
+    }
+}
+
+fn answer(token: &Token) -> GetTokenResponse {
+    let live = &token.live;
+    GetTokenResponse {
+        access_token: live.access_token.expose_secret().to_owned(),
+        token_type: LiveToken::TOKEN_TYPE.to_owned(),
+        expire_time: live.expires_at.map(convert::timestamp),
+        ttl: token.ttl.map(convert::duration),
+        scopes: convert::scopes(&live.scopes),
+        connection_id: live.connection.as_str().to_owned(),
+        account_id: live.account.as_str().to_owned(),
+        fingerprint: live.fingerprint.as_str().to_owned(),
+        warnings: token.warnings.iter().map(warning).collect(),
+        provider: live.provider.as_str().to_owned(),
+    }
+}
+
+fn warning(warning: &tokenward_broker::Warning) -> Warning {
+    let reason = match warning.reason {
+        WarningReason::MinTtlNotMet => warning::Reason::MinTtlNotMet,
+        WarningReason::RefreshFailing => warning::Reason::RefreshFailing,
+        WarningReason::GrantSuspect => warning::Reason::GrantSuspect,
+        WarningReason::LifetimeAssumed => warning::Reason::LifetimeAssumed,
+    };
+    Warning { reason: reason.into(), message: warning.message.clone() }
+}

@@ -1,0 +1,159 @@
+//! The gRPC listeners: one on the main runtime, one dealt out to threads of its own.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use super::socket::{Accepted, Connection, Listener};
+use super::tls::Tls;
+use super::{ListenError, stopped};
+use crate::grpc::CallService;
+
+/// Calls that one connection may have in flight; more wait at the client.
+const MAX_STREAMS: u32 = 1024;
+/// Headers of one call: a caller token of 8 KiB and what else comes with it.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// A connection that is silent for so long is asked whether it lives,
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// and closed when it does not answer in this time.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections that wait for a thread to take them.
+const HANDOVER: usize = 64;
+
+fn server(name: &'static str, tls: Option<&Tls>) -> Result<Server, ListenError> {
+    let server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    match tls {
+        None => Ok(server),
+        Some(tls) => {
+            server.tls_config(tls.grpc()).map_err(|error| ListenError::Setup { name, source: error.into() })
+        }
+    }
+}
+
+async fn serve(
+    name: &'static str,
+    tls: Option<Tls>,
+    service: CallService,
+    incoming: impl Stream<Item = Accepted>,
+    mut shutdown: watch::Receiver<bool>,
+    grace: Duration,
+) -> Result<(), ListenError> {
+    let incoming = incoming.map(Accepted::into_connection);
+    let mut deadline = shutdown.clone();
+    let serving = server(name, tls.as_ref())?
+        .serve_with_incoming_shutdown::<_, _, _, Connection, io::Error, _>(service, incoming, async move {
+            stopped(&mut shutdown).await;
+        });
+    tokio::select! {
+        outcome = serving => outcome.map_err(|error| ListenError::Setup { name, source: error.into() }),
+        () = async { stopped(&mut deadline).await; tokio::time::sleep(grace).await } => {
+            tracing::warn!(listener = name, "calls were still running when the time to finish them was over");
+            Ok(())
+        }
+    }
+}
+
+/// Serves a listener on the current runtime until it is told to stop, and then until its calls are done.
+pub(crate) async fn on_this_runtime(
+    name: &'static str,
+    listener: Listener,
+    tls: Option<Tls>,
+    service: CallService,
+    shutdown: watch::Receiver<bool>,
+    grace: Duration,
+) -> Result<(), ListenError> {
+    let listener = Arc::new(listener);
+    let incoming = futures::stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await;
+        Some((accepted, listener))
+    });
+    serve(name, tls, service, incoming, shutdown, grace).await
+}
+
+/// Threads with a runtime each: a call that memory can answer never wakes another thread.
+pub(crate) struct Workers {
+    name: &'static str,
+    senders: Vec<mpsc::Sender<Accepted>>,
+    finished: Vec<oneshot::Receiver<Result<(), ListenError>>>,
+}
+
+impl Workers {
+    /// Starts `count` threads; `service` makes the services of each.
+    pub(crate) fn start(
+        name: &'static str,
+        count: NonZeroUsize,
+        tls: Option<&Tls>,
+        mut service: impl FnMut() -> Result<CallService, ListenError>,
+        shutdown: &watch::Receiver<bool>,
+        grace: Duration,
+    ) -> Result<Self, ListenError> {
+        let mut workers = Self { name, senders: Vec::new(), finished: Vec::new() };
+        for index in 0..count.get() {
+            let thread_name = format!("{name}-{index}");
+            let failed = |source| ListenError::Thread { name: thread_name.clone(), source };
+            // Made here rather than on the thread, so that a failure is the caller's to report.
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+            let (sender, receiver) = mpsc::channel(HANDOVER);
+            let (finish, finished) = oneshot::channel();
+            let serving =
+                serve(name, tls.cloned(), service()?, ReceiverStream::new(receiver), shutdown.clone(), grace);
+            thread::Builder::new()
+                .name(thread_name.clone())
+                .spawn(move || {
+                    let outcome = runtime.block_on(serving);
+                    runtime.shutdown_background();
+                    let _ = finish.send(outcome);
+                })
+                .map_err(failed)?;
+            workers.senders.push(sender);
+            workers.finished.push(finished);
+        }
+        Ok(workers)
+    }
+
+    /// Deals connections out in turn until told to stop, and waits for the threads to finish their calls.
+    pub(crate) async fn serve(
+        self,
+        listener: Listener,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), ListenError> {
+        let Self { name, senders, mut finished } = self;
+        let mut next = 0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stopped(&mut shutdown) => break,
+            };
+            // A thread that ended early takes no more: the next one does.
+            let mut waiting = Some(accepted);
+            for _ in 0..senders.len() {
+                next = (next + 1) % senders.len();
+                let Some(connection) = waiting.take() else { break };
+                if let Err(returned) = senders[next].send(connection).await {
+                    waiting = Some(returned.0);
+                }
+            }
+            if waiting.is_some() {
+                return Err(ListenError::Stopped { name });
+            }
+        }
+        drop((listener, senders));
+        for worker in &mut finished {
+            worker.await.map_err(|_| ListenError::Stopped { name })??;
+        }
+        Ok(())
+    }
+}

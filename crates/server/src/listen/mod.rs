@@ -1,0 +1,270 @@
+//! The runtime layout. The service listener is accepted in one place and dealt out to threads with a runtime each, where a
+//! call that memory can answer wakes nobody else; the admin, public and operations listeners, and everything that takes
+//! long, run on the runtime that [`bind`] is called on.
+
+mod address;
+mod error;
+mod grpc;
+mod http;
+mod socket;
+mod tls;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenward_auth::{Authenticator, BuiltinIssuer};
+use tokenward_broker::Broker;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::grpc::Services;
+use crate::http::{ReadyHandle, operations_router, public_router};
+use grpc::Workers;
+use socket::Listener;
+use tls::Tls;
+
+pub use address::Address;
+pub use error::ListenError;
+pub use tls::TlsFiles;
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Its name in the configuration, such as `service`: errors name the option `listen.<name>.address`.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: Address,
+    /// Its certificate and key; `None` for plaintext.
+    pub tls: Option<TlsFiles>,
+    /// Whether plaintext is allowed although others can reach it.
+    pub allow_plaintext: bool,
+    /// Whether gRPC reflection is served; means nothing to HTTP listeners.
+    pub reflection: bool,
+}
+
+/// Bounds that protect the server from its callers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections per listener; more wait in the backlog.
+    pub max_connections: usize,
+    /// gRPC calls in flight per listener; more are answered OVERLOADED.
+    pub max_calls: usize,
+    /// The longest that a gRPC call takes; callers may ask for less.
+    pub call_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_connections: 10_000, max_calls: 10_000, call_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The listeners.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The gRPC listener that services call.
+    pub service: ListenerConfig,
+    /// The gRPC listener that operators and admins call.
+    pub admin: ListenerConfig,
+    /// The HTTP listener that customers' browsers reach.
+    pub public: ListenerConfig,
+    /// The HTTP listener of health checks and metrics.
+    pub operations: ListenerConfig,
+    /// Threads of the service listener; 0 stands for one per processor.
+    pub worker_threads: usize,
+    /// How long calls in flight may take to finish when the server stops.
+    pub shutdown_grace: Duration,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What a server is made of.
+pub struct ServerParts {
+    /// The use cases.
+    pub broker: Broker,
+    /// Tells who calls.
+    pub authenticator: Arc<Authenticator>,
+    /// Signs caller tokens, where it is switched on.
+    pub builtin_issuer: Option<Arc<BuiltinIssuer>>,
+    /// The listeners.
+    pub config: ServerConfig,
+}
+
+/// Where the listeners listen: `IP:port`, or `unix:///path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The gRPC listener that services call.
+    pub service: String,
+    /// The gRPC listener that operators and admins call.
+    pub admin: String,
+    /// The HTTP listener that customers' browsers reach.
+    pub public: String,
+    /// The HTTP listener of health checks and metrics.
+    pub operations: String,
+}
+
+/// A listener that is bound, with what it needs to serve.
+struct Bound {
+    name: &'static str,
+    listener: Listener,
+    tls: Option<Tls>,
+    reflection: bool,
+}
+
+impl Bound {
+    async fn new(config: &ListenerConfig, limits: &Limits) -> Result<Self, ListenError> {
+        let ListenerConfig { name, address, tls, allow_plaintext, reflection } = config;
+        if tls.is_none() && !allow_plaintext && !address.is_local() {
+            return Err(ListenError::Plaintext { name, address: address.clone() });
+        }
+        let tls = tls.as_ref().map(|files| Tls::load(name, files)).transpose()?;
+        let listener = Listener::bind(name, address, limits.max_connections).await?;
+        Ok(Self { name, listener, tls, reflection: *reflection })
+    }
+
+    fn address(&self) -> String {
+        self.listener.address().to_string()
+    }
+}
+
+/// A server whose four addresses are taken, and which serves nothing yet.
+pub struct BoundServer {
+    service: Bound,
+    admin: Bound,
+    public: Bound,
+    operations: Bound,
+    broker: Broker,
+    services: Services,
+    workers: NonZeroUsize,
+    grace: Duration,
+    limits: Limits,
+}
+
+/// Reads certificates and binds all four listeners. Connections wait until [`BoundServer::serve`].
+///
+/// # Errors
+/// [`ListenError`] names the option that has to change.
+pub async fn bind(parts: ServerParts) -> Result<BoundServer, ListenError> {
+    // Where several providers are linked, rustls wants to be told; another part of the process may have said the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ServerParts { broker, authenticator, builtin_issuer, config } = parts;
+    let limits = config.limits;
+    let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Ok(BoundServer {
+        service: Bound::new(&config.service, &limits).await?,
+        admin: Bound::new(&config.admin, &limits).await?,
+        public: Bound::new(&config.public, &limits).await?,
+        operations: Bound::new(&config.operations, &limits).await?,
+        services: Services::new(
+            broker.clone(),
+            authenticator,
+            builtin_issuer,
+            Handle::current(),
+            limits.call_timeout,
+        ),
+        broker,
+        workers: NonZeroUsize::new(config.worker_threads).unwrap_or_else(processors),
+        grace: config.shutdown_grace,
+        limits,
+    })
+}
+
+impl BoundServer {
+    /// Where the listeners listen; ports that were asked for as 0 are the real ones.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            service: self.service.address(),
+            admin: self.admin.address(),
+            public: self.public.address(),
+            operations: self.operations.address(),
+        }
+    }
+
+    /// Serves until `shutdown` is ready: then health checks say NOT_SERVING, nothing new is accepted, and calls in flight get
+    /// the configured time to finish. The operations listener goes last, so that the end can be watched.
+    ///
+    /// # Errors
+    /// [`ListenError`] when a listener cannot start, or stops although nobody asked it to.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ListenError> {
+        let Self { service, admin, public, operations, broker, services, workers, grace, limits } = self;
+        let (stop, stopping) = watch::channel(false);
+        let (stop_operations, operations_stopping) = watch::channel(false);
+        let setup = |name| {
+            move |error: tonic_reflection::server::Error| ListenError::Setup { name, source: error.into() }
+        };
+
+        let max_calls = limits.max_calls.div_ceil(workers.get());
+        let threads = Workers::start(
+            service.name,
+            workers,
+            service.tls.as_ref(),
+            || services.service(service.reflection, max_calls).map_err(setup(service.name)),
+            &stopping,
+            grace,
+        )?;
+        let admin_service = services.admin(admin.reflection, limits.max_calls).map_err(setup(admin.name))?;
+        services.set_serving(true).await;
+        let ready = ReadyHandle::default();
+
+        let serving_operations = tokio::spawn(http::serve(
+            operations.name,
+            operations.listener,
+            operations.tls.as_ref().map(Tls::http),
+            operations_router(broker.clone(), ready.clone()),
+            operations_stopping,
+            grace,
+        ));
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(threads.serve(service.listener, stopping.clone()));
+        serving.spawn(grpc::on_this_runtime(
+            admin.name,
+            admin.listener,
+            admin.tls,
+            admin_service,
+            stopping.clone(),
+            grace,
+        ));
+        let public_tls = public.tls.as_ref().map(Tls::http);
+        let public_router = public_router(broker);
+        serving.spawn(async move {
+            http::serve(public.name, public.listener, public_tls, public_router, stopping, grace).await;
+            Ok(())
+        });
+
+        let early = tokio::select! {
+            () = shutdown => None,
+            ended = serving.join_next() => Some(ended),
+        };
+        services.set_serving(false).await;
+        ready.drain();
+        let _ = stop.send(true);
+        let mut outcome = match early {
+            None => Ok(()),
+            // Whatever ended did so without being asked to.
+            Some(ended) => outcome_of(ended).and(Err(ListenError::Stopped { name: "gRPC or public" })),
+        };
+        while let Some(ended) = serving.join_next().await {
+            outcome = outcome.and(outcome_of(Some(ended)));
+        }
+        let _ = stop_operations.send(true);
+        let _ = serving_operations.await;
+        outcome
+    }
+}
+
+fn outcome_of(
+    ended: Option<Result<Result<(), ListenError>, tokio::task::JoinError>>,
+) -> Result<(), ListenError> {
+    match ended {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Err(ListenError::Setup { name: "gRPC or public", source: error.into() }),
+        None => Ok(()),
+    }
+}
+
+/// Waits until the server is told to stop.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // A sender that is gone means that nobody serves any more.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}

@@ -166,7 +166,7 @@ mod tests {
             let pattern = format!("{head}*{tail}");
             let text = format!("{head}{middle}{tail}");
             prop_assert!(pattern_matches(&pattern, &text));
-            let longer = format!("x{}", text);
+            let longer = format!("x{text}");
             prop_assert!(!pattern_matches(&pattern, &longer) || head.is_empty());
         }
     }

@@ -24,6 +24,10 @@ use crate::{Error, Metrics, Sealer, Settings};
 
 /// How often links and attempts that expired are removed, and connections are counted.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// What a lease must leave beside the longest provider call.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// When maintenance begins after the start.
+const FIRST_TICK: Duration = Duration::from_secs(5);
 /// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.
 const KEEP_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -98,6 +102,18 @@ impl Broker {
     /// What keeps it from starting, such as a wrong encryption key.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let Parts { storage, key_encryption, providers, clock, rng, settings, metrics } = parts;
+        for provider in &providers {
+            let (name, timeout) = (&provider.info().name, provider.call_timeout());
+            if timeout + LEASE_MARGIN > settings.lease {
+                let lease = settings.lease.as_secs();
+                let message = format!(
+                    "is {lease} s, but a call of provider {name} may take {} s: make it at least {} s longer than that",
+                    timeout.as_secs(),
+                    LEASE_MARGIN.as_secs()
+                );
+                return Err(Error::invalid("broker.lease", message));
+            }
+        }
         let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
         let sealer = Sealer::start(
             Arc::clone(&storage),
@@ -152,7 +168,9 @@ impl Broker {
             // Weak, so that a broker that nobody holds any more stops working.
             let inner = Arc::downgrade(&self.0);
             let task = self.0.runtime.spawn(async move {
-                let mut ticks = tokio::time::interval(period);
+                // Not at once: the first callers after a start come first.
+                let first = tokio::time::Instant::now() + period.min(FIRST_TICK);
+                let mut ticks = tokio::time::interval_at(first, period);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;

@@ -59,7 +59,7 @@ impl Broker {
         let now = self.now();
         while let Some((tenant, connection, due)) = self.schedule().pop(now) {
             match due {
-                Due::Confirm => drop(self.refresh(&tenant, &connection, Want::Now)),
+                Due::Confirm => drop(self.refresh(&tenant, &connection, Want::Confirm)),
                 Due::Ahead => self.refresh_ahead(&tenant, &connection, now),
             }
         }

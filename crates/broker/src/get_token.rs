@@ -10,8 +10,11 @@ use crate::broker::Broker;
 use crate::directory::{Entry, Snapshot, TenantEntry};
 use crate::refresh::Want;
 use crate::select::{denied, select};
-use crate::token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
+use crate::token::{Token, TokenRequest, Warning, WarningReason};
 use crate::{Error, Reason};
+
+/// How often one call refreshes: another caller's refresh may bring a token that is fresh enough for it and not for us.
+const MAX_REFRESHES: u32 = 2;
 
 /// What can be done with what is in memory.
 enum Step {
@@ -48,20 +51,35 @@ impl Broker {
         if !rules.may_concern(request.tenant) {
             return Err(denied(request.principal));
         }
-        let Some(tenant_entry) = self.tenant(&tenant).await? else {
-            return Err(if rules.names(request.tenant) {
-                Error::not_found("tenant", &tenant)
-            } else {
-                denied(request.principal)
-            });
-        };
-        let entry = match select(&tenant_entry, &rules, self, request) {
-            Ok(entry) => Arc::clone(entry),
-            Err(error) => return Err(self.with_help(&tenant_entry, error).await),
-        };
-        entry.touch(self.now());
-        self.metrics().cache_misses.inc();
-        self.fresh_token(&entry, request.min_ttl).await
+        let mut left = MAX_REFRESHES;
+        loop {
+            let Some(tenant_entry) = self.tenant(&tenant).await? else {
+                return Err(if rules.names(request.tenant) {
+                    Error::not_found("tenant", &tenant)
+                } else {
+                    denied(request.principal)
+                });
+            };
+            // Chosen anew after each refresh: the new token may carry other scopes.
+            let entry = match select(&tenant_entry, &rules, self, request) {
+                Ok(entry) => entry,
+                Err(error) => return Err(self.with_help(&tenant_entry, error).await),
+            };
+            let now = self.now();
+            entry.touch(now);
+            let want = match self.step(entry, request.min_ttl, now)? {
+                Step::Answer(token) => return Ok(token),
+                Step::Refresh(want) => want,
+            };
+            if left == 0 {
+                return self.living(entry, now).ok_or_else(expires_at_once);
+            }
+            left -= 1;
+            self.metrics().cache_misses.inc();
+            if let Err(error) = self.refresh(&entry.tenant, &entry.id, want).await {
+                return self.living(entry, self.now()).ok_or(error);
+            }
+        }
     }
 
     /// Where only the customer can help, adds where they are helped.
@@ -77,40 +95,6 @@ impl Broker {
                 None => error,
             },
             Err(_) => error,
-        }
-    }
-
-    async fn fresh_token(&self, entry: &Arc<Entry>, min_ttl: Option<Duration>) -> Result<Token, Error> {
-        // Twice: another caller's refresh may bring a token that is fresh enough for it and not for us.
-        for _ in 0..2 {
-            let want = match self.step(entry, min_ttl, self.now())? {
-                Step::Answer(token) => return Ok(token),
-                Step::Refresh(want) => want,
-            };
-            match self.refresh(&entry.tenant, &entry.id, want).await {
-                Ok(live) => Self::adopt(entry, &live),
-                Err(error) => return self.living(entry, self.now()).ok_or(error),
-            }
-        }
-        match self.step(entry, min_ttl, self.now())? {
-            Step::Answer(token) => Ok(token),
-            Step::Refresh(_) => self.living(entry, self.now()).ok_or_else(|| {
-                Error::new(Reason::ProviderUnavailable, "the provider gave a token that expires at once")
-                    .retry_after(Duration::from_secs(1))
-            }),
-        }
-    }
-
-    /// An entry that left memory while its refresh ran gets the token all the same: a caller waits on it.
-    fn adopt(entry: &Entry, live: &Arc<LiveToken>) {
-        let is_newer =
-            |snapshot: &Snapshot| snapshot.live.as_ref().is_none_or(|known| known.issued_at < live.issued_at);
-        if is_newer(&entry.snapshot()) {
-            entry.update(|snapshot| {
-                if is_newer(snapshot) {
-                    snapshot.live = Some(Arc::clone(live));
-                }
-            });
         }
     }
 
@@ -178,6 +162,11 @@ impl Broker {
             }
         }
     }
+}
+
+fn expires_at_once() -> Error {
+    Error::new(Reason::ProviderUnavailable, "the provider gave a token that expires at once")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn checked_min_ttl(wanted: Duration, lifetime: Duration, margin: Duration) -> Result<Duration, Error> {

@@ -27,10 +27,8 @@ pub struct Settings {
     pub connect_link_max_ttl: Duration,
     /// How long a customer may take at the provider's page.
     pub state_ttl: Duration,
-    /// How long a refresh lease holds.
+    /// How long a refresh lease holds: longer than any provider call takes.
     pub lease: Duration,
-    /// The longest that a provider call takes; a refresh that cannot be finished within its lease is not started.
-    pub provider_timeout: Duration,
     /// How long after a first grant-dead answer a second one is believed.
     pub suspect_confirm_after: Duration,
     /// The first wait after a failed refresh; it doubles.
@@ -62,7 +60,6 @@ impl Settings {
             connect_link_max_ttl: Duration::from_secs(30 * 24 * 3600),
             state_ttl: Duration::from_secs(600),
             lease: Duration::from_secs(15),
-            provider_timeout: Duration::from_secs(10),
             suspect_confirm_after: Duration::from_secs(60),
             backoff_base: Duration::from_secs(1),
             backoff_max: Duration::from_secs(300),

@@ -50,14 +50,13 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
     let key_encryption = encryption.build().await?;
 
     // 4. The broker.
-    let call_timeout = providers.iter().map(|provider| provider.call_timeout()).max().unwrap_or_default();
     let broker = Broker::start(Parts {
         storage: Arc::clone(&storage),
         key_encryption,
         providers,
         clock: Arc::clone(&clock),
         rng,
-        settings: settings(&config, public_url, call_timeout, claim.server()),
+        settings: settings(&config, public_url, claim.server()),
         metrics: Metrics::new(),
     })
     .await?;
@@ -136,7 +135,7 @@ async fn prepare_schema(storage: &dyn Storage, migrate: bool) -> Result<(), Fail
     }
 }
 
-fn settings(config: &Config, public_url: Url, provider_timeout: Duration, server_id: &str) -> Settings {
+fn settings(config: &Config, public_url: Url, server_id: &str) -> Settings {
     let broker = &config.broker;
     Settings {
         return_urls: config.public.return_urls.iter().filter_map(|url| Url::parse(url).ok()).collect(),
@@ -149,7 +148,6 @@ fn settings(config: &Config, public_url: Url, provider_timeout: Duration, server
         connect_link_max_ttl: broker.connect_link_max_ttl,
         state_ttl: broker.state_ttl,
         lease: broker.lease,
-        provider_timeout,
         suspect_confirm_after: broker.suspect_confirm_after,
         backoff_base: broker.backoff_base,
         backoff_max: broker.backoff_max,

@@ -2,6 +2,7 @@
 //! It is dead only if a second answer agrees a minute later, the row did not change, and no attempt is unresolved.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation};
 use tokenward_storage::{
@@ -18,6 +19,9 @@ use crate::guard::ClientGuard;
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
 use crate::{Error, Place, audit};
+
+/// The longest time between two looks at a suspect.
+const LOOK_MAX: Duration = Duration::from_secs(3600);
 
 impl Broker {
     /// The stored token was refused. Tries those that may live in its place, then judges.
@@ -130,7 +134,7 @@ impl Broker {
             .ok_or_else(|| Error::not_found("connection", &row.id))?;
         if current.grant_fence != row.grant_fence || current.consent_epoch != row.consent_epoch {
             // A race lost: somebody else's token is stored by now, and the next round serves it.
-            return Err(suspect(row).retry_after(std::time::Duration::from_secs(1)));
+            return Err(suspect(row).retry_after(Duration::from_secs(1)));
         }
         let deaths = match current.state {
             ConnectionState::Active => client.guard.died(&row.tenant, &row.id, now),
@@ -158,7 +162,7 @@ impl Broker {
                 }
                 Ok(None) => return Err(Error::not_found("connection", &row.id)),
                 Err(error) if error.kind() == StorageErrorKind::Conflict => {
-                    return Err(suspect(row).retry_after(std::time::Duration::from_secs(1)));
+                    return Err(suspect(row).retry_after(Duration::from_secs(1)));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -169,10 +173,19 @@ impl Broker {
                 reauthorization_required_of(&current, client.client.help_url.as_deref()).internal(error)
             );
         }
-        let again = (current.state_since + self.settings().suspect_confirm_after)
-            .max(now + self.settings().backoff_base);
-        self.schedule().push(again, row.tenant.clone(), row.id.clone(), Due::Confirm);
-        Err(suspect(row).retry_after(again.until(now)).internal(error))
+        let wait = self.next_look(&current);
+        self.schedule().push(now + wait, row.tenant.clone(), row.id.clone(), Due::Confirm);
+        Err(self.note_failure(row, suspect(row).internal(error), Some(wait)))
+    }
+
+    /// When a suspect is looked at again: after the time to confirm, then ever more rarely, at most hourly.
+    fn next_look(&self, current: &Connection) -> Duration {
+        let first = self.settings().suspect_confirm_after;
+        let suspected = self.now().since(current.state_since);
+        if suspected < first {
+            return first.saturating_sub(suspected);
+        }
+        (suspected / 2).clamp(first, LOOK_MAX.max(first))
     }
 
     async fn has_unresolved(&self, row: &Connection) -> Result<bool, Error> {

@@ -29,7 +29,9 @@ pub(crate) enum Want {
     Ttl(Duration),
     /// It must have been got after this.
     NewerThan(Timestamp),
-    /// It must be got now: an admin asked, or a suspect is verified.
+    /// It must be got now, if the connection is still a suspect.
+    Confirm,
+    /// It must be got now: an admin asked.
     Now,
 }
 

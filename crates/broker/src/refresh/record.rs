@@ -42,6 +42,12 @@ impl Unsaved {
         self.0.lock().keys().map(|(tenant, connection)| format!("{tenant}/{connection}")).collect()
     }
 
+    /// Whether a result of this connection waits.
+    pub(super) fn contains(&self, tenant: &TenantId, connection: &ConnectionId) -> bool {
+        let unsaved = self.0.lock();
+        !unsaved.is_empty() && unsaved.contains_key(&(tenant.clone(), connection.clone()))
+    }
+
     /// Waits until there are none.
     pub(crate) async fn finished(&self) {
         while !self.0.lock().is_empty() {

@@ -47,6 +47,10 @@ impl Broker {
         let started = self.clock().monotonic();
         let mut rounds = 0;
         loop {
+            while self.unsaved().contains(tenant, id) && self.clock().monotonic().since(started) < patience {
+                // What this process has in hand is newer than the row.
+                tokio::time::sleep(LEASE_POLL).await;
+            }
             let row = self.read_usable(tenant, id, want).await?;
             if let Some(live) = self.stored_token(&row, want).await? {
                 return Ok(live);
@@ -133,6 +137,7 @@ impl Broker {
         let will_do = match want {
             Want::Ttl(need) => lives && (ttl >= need || is_young),
             Want::NewerThan(than) => lives && live.issued_at > than,
+            Want::Confirm => row.state != ConnectionState::Suspect,
             Want::Now => false,
         };
         Ok(will_do.then_some(live))
@@ -141,7 +146,7 @@ impl Broker {
     /// Refuses a try that comes too early after a failed one, or before a suspect may be asked about again.
     fn check_patience(&self, row: &Connection, want: Want) -> Result<(), Error> {
         let now = self.now();
-        if want == Want::Now {
+        if matches!(want, Want::Now | Want::Confirm) {
             return Ok(());
         }
         if row.state == ConnectionState::Suspect {
@@ -262,7 +267,7 @@ impl Broker {
         held: &Held,
     ) -> Called {
         let gone = self.clock().monotonic().since(held.since);
-        if self.settings().lease.saturating_sub(gone) <= self.settings().provider_timeout {
+        if self.settings().lease.saturating_sub(gone) <= client.provider.call_timeout() {
             return Called::Contended;
         }
         let result = client.provider.refresh(credentials, token).await;

@@ -105,12 +105,12 @@ async fn less_than_five_seconds_left_counts_as_expired() {
     world.connect("acme", HUB, &["oauth", READ]).await;
     world.token(&[READ]).await.unwrap();
     let before = world.refreshes();
-    let none = |_| Ask { scopes: &[READ], min_ttl: Some(Duration::ZERO), ..Ask::default() };
+    let none = || Ask { scopes: &[READ], min_ttl: Some(Duration::ZERO), ..Ask::default() };
     world.advance(secs(1794));
-    assert_eq!(world.ask(none(())).await.unwrap().ttl, Some(secs(6)));
+    assert_eq!(world.ask(none()).await.unwrap().ttl, Some(secs(6)));
     assert_eq!(world.refreshes(), before);
     world.advance(secs(2));
-    assert_eq!(world.ask(none(())).await.unwrap().ttl, Some(secs(1800)));
+    assert_eq!(world.ask(none()).await.unwrap().ttl, Some(secs(1800)));
     assert_eq!(world.refreshes() - before, 1);
 }
 

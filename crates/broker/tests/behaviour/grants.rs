@@ -356,3 +356,59 @@ async fn a_wrong_key_is_refused_at_start_by_name() {
     );
     assert_eq!(world.storage.list_kek_checks().await.unwrap().len(), 1, "nothing was written");
 }
+
+#[tokio::test]
+async fn a_suspect_is_looked_at_ever_more_rarely() {
+    let world = World::start().await;
+    let connections: Vec<_> =
+        futures::future::join_all((0..7).map(|n| world.connect("acme", nth(n), &["oauth", READ]))).await;
+    world.advance(secs(1801));
+    world.handle().add_fault(Fault::new(FaultKind::BadRefreshToken).on_refresh());
+    let asks = |id: String| {
+        let world = &world;
+        async move {
+            let ask = Ask { connection: &id, scopes: &[READ], ..Ask::default() };
+            world.ask(ask).await.unwrap_err()
+        }
+    };
+    let mut looks = Vec::new();
+    for _ in 0..20 {
+        let before = world.refreshes();
+        for connection in &connections {
+            let error = asks(connection.id.to_string()).await;
+            assert_eq!(error.reason, Reason::GrantSuspect);
+        }
+        looks.push(world.refreshes() - before);
+        world.advance(secs(60));
+    }
+    assert_eq!(looks[0], 7);
+    let late: u64 = looks[10..].iter().sum();
+    assert!(late <= 3 * 7, "mass death keeps them suspects, and they cost little: {looks:?}");
+}
+
+#[tokio::test]
+async fn a_refreshed_token_that_lost_a_scope_is_not_given_to_who_needs_it() {
+    let world = World::start().await;
+    let rule = tokenward_storage::ScopeGrant::Only(
+        tokenward_types::Scopes::parse("crm.objects.contacts.write").unwrap(),
+    );
+    world.add_rule("write", rule, false).await;
+    let write = "crm.objects.contacts.write";
+    world.connect("acme", HUB, &["oauth", READ, write]).await;
+    world.token(&[READ, write]).await.unwrap();
+    world.advance(secs(1801));
+    let body = serde_json::json!({
+        "token_type": "bearer", "access_token": "narrower", "refresh_token": "na1-next", "expires_in": 1800,
+        "hub_id": HUB, "scopes": ["oauth", READ], "token_use": "access_token",
+    });
+    let fault = FaultKind::Status {
+        status: 200,
+        body: Some(body.to_string()),
+        content_type: Some("application/json".into()),
+        retry_after: None,
+    };
+    world.handle().add_fault(Fault::new(fault).on_refresh().times(1));
+    let error = world.token(&[READ, write]).await.unwrap_err();
+    assert_eq!((error.reason, error.metadata["missing_scopes"].as_str()), (Reason::ScopeNotGranted, write));
+    assert_eq!(world.token(&[READ]).await.unwrap().live.access_token.expose_secret(), "narrower");
+}

@@ -38,6 +38,7 @@ struct State {
     refusals: u32,
     unexpected: HashSet<(TenantId, ConnectionId)>,
     deaths: HashMap<(TenantId, ConnectionId), Timestamp>,
+    last_success: Option<Timestamp>,
 }
 
 /// The breaker, the throttle and the mass-death guard of one OAuth client.
@@ -61,8 +62,9 @@ impl ClientGuard {
     }
 
     /// A call succeeded: whatever was wrong is over.
-    pub(crate) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self, now: Timestamp) {
         let mut state = self.0.lock();
+        state.last_success = Some(now);
         state.pause = None;
         state.probing = false;
         state.refusals = 0;
@@ -134,6 +136,11 @@ impl ClientGuard {
         state.deaths.len()
     }
 
+    /// Whether a refresh of the client succeeded after `since`.
+    pub(crate) fn succeeded_after(&self, since: Timestamp) -> bool {
+        self.0.lock().last_success.is_some_and(|at| at > since)
+    }
+
     /// Whether so many deaths among so many connections are too many to be believed.
     pub(crate) fn is_mass_death(deaths: usize, connections: u64) -> bool {
         let share = usize::try_from(connections / 50).unwrap_or(usize::MAX);
@@ -197,7 +204,7 @@ mod tests {
         let later = NOW + Duration::from_secs(7);
         assert!(guard.admit(&client(), later).is_ok());
         assert!(guard.admit(&client(), later).is_err());
-        guard.succeeded();
+        guard.succeeded(NOW);
         assert!(guard.admit(&client(), later).is_ok());
     }
 
@@ -222,7 +229,7 @@ mod tests {
             let (tenant, connection) = id(n);
             assert!(!guard.unexpected(&tenant, &connection, NOW));
         }
-        guard.succeeded();
+        guard.succeeded(NOW);
         for n in [1, 2] {
             let (tenant, connection) = id(n);
             assert!(!guard.unexpected(&tenant, &connection, NOW));

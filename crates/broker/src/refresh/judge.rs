@@ -8,7 +8,7 @@ use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation}
 use tokenward_storage::{
     Connection, ConnectionFilter, ConnectionState, PageRequest, StateChange, StorageErrorKind,
 };
-use tokenward_types::{OAuthClientId, SecretString};
+use tokenward_types::SecretString;
 
 use super::Fresh;
 use super::run::{Called, Held, suspect};
@@ -143,7 +143,7 @@ impl Broker {
         let confirmed = current.state == ConnectionState::Suspect
             && now.since(current.state_since) >= self.settings().suspect_confirm_after
             && !self.has_unresolved(row).await?
-            && !self.is_mass_death(&client.client.id, deaths).await?;
+            && !self.is_mass_death(client, &current, deaths).await?;
         let state = match current.state {
             ConnectionState::ReauthRequired => ConnectionState::ReauthRequired,
             _ if confirmed => ConnectionState::ReauthRequired,
@@ -193,12 +193,28 @@ impl Broker {
     }
 
     /// Whether so many of the client's grants died at once that the provider is more likely wrong than all the customers
-    /// gone.
-    async fn is_mass_death(&self, client: &OAuthClientId, deaths: usize) -> Result<bool, Error> {
+    /// gone: many in a short time, or many suspects and not one success since.
+    async fn is_mass_death(
+        &self,
+        client: &ClientEntry,
+        current: &Connection,
+        deaths: usize,
+    ) -> Result<bool, Error> {
+        let id = &client.client.id;
+        let mut deaths = deaths;
+        if !client.guard.succeeded_after(current.state_since) {
+            let suspects = ConnectionFilter {
+                oauth_client: Some(id.clone()),
+                state: Some(ConnectionState::Suspect),
+                ..Default::default()
+            };
+            let suspects = self.storage().list_connections(&suspects, &PageRequest::first()).await?;
+            deaths = deaths.max(suspects.items.len());
+        }
         if !ClientGuard::is_death_suspicious(deaths) {
             return Ok(false);
         }
-        let filter = ConnectionFilter { oauth_client: Some(client.clone()), ..Default::default() };
+        let filter = ConnectionFilter { oauth_client: Some(id.clone()), ..Default::default() };
         let mut page = PageRequest::first();
         let mut connections = 0_u64;
         loop {
@@ -212,7 +228,7 @@ impl Broker {
                 None => break,
             }
         }
-        self.metrics().alert("mass_death", client.as_str());
+        self.metrics().alert("mass_death", id.as_str());
         Ok(true)
     }
 }

@@ -194,7 +194,7 @@ impl Broker {
                     return Ok(None);
                 }
                 Called::Tokens(answer) => {
-                    client.guard.succeeded();
+                    client.guard.succeeded(self.now());
                     let fresh =
                         Fresh { answer, spent: token, spent_fence: row.grant_fence, fence: held.fence };
                     return self.record(&row, client, fresh).await.map(Some);

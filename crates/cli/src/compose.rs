@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_auth::{AuthSettings, Authenticator};
+use tokenward_auth::{AuthSettings, Authenticator, BuiltinIssuer, IssuerConfig};
 use tokenward_broker::{Broker, Metrics, Parts, Settings};
 use tokenward_config::{Config, Transport};
 use tokenward_server::{Address, BoundServer, Limits, ListenerConfig, ServerConfig, ServerParts, TlsFiles};
 use tokenward_storage::{PageRequest, SchemaStatus, Storage};
 use tokenward_types::{Clock, Principal, Rng, SystemClock, SystemRng};
+use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::claim::Claim;
@@ -26,11 +27,11 @@ pub(crate) struct Composed {
     /// The bound listeners.
     pub server: BoundServer,
     /// The built-in issuer, where it is switched on.
-    pub issuer: Option<Arc<tokenward_auth::BuiltinIssuer>>,
+    pub issuer: Option<Arc<BuiltinIssuer>>,
     claim: Claim,
     storage: Arc<dyn Storage>,
     grace: Duration,
-    refresh_keys: tokio::task::JoinHandle<()>,
+    refresh_keys: JoinHandle<()>,
 }
 
 /// Puts a server together from a configuration that was checked.
@@ -47,10 +48,13 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
     let claim = Claim::acquire(&storage, &*clock, &*rng).await?;
 
     // 3. The encryption backend; starting the broker proves that it has the right keys.
-    let key_encryption = encryption.build().await?;
+    let key_encryption = match encryption.build().await {
+        Ok(backend) => backend,
+        Err(error) => return Err(give_up(&claim, error.into()).await),
+    };
 
     // 4. The broker.
-    let broker = Broker::start(Parts {
+    let parts = Parts {
         storage: Arc::clone(&storage),
         key_encryption,
         providers,
@@ -58,31 +62,55 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
         rng,
         settings: settings(&config, public_url, claim.server()),
         metrics: Metrics::new(),
-    })
-    .await?;
+    };
+    let broker = match Broker::start(parts).await {
+        Ok(broker) => broker,
+        Err(error) => return Err(give_up(&claim, error.into()).await),
+    };
 
-    // 5. Who may call: the built-in issuer, the configured ones, and who is blocked.
-    let issuer = issuer::load(&config, &*storage, broker.sealer(), &*clock).await?.map(Arc::new);
-    let keys = issuer.as_ref().map(|issuer| issuer.verification_keys());
+    // 5. Who may call, and the listeners.
+    match listen(&config, &broker, issuers, clock).await {
+        Ok((server, issuer, refresh_keys)) => {
+            let grace = config.server.shutdown_grace;
+            Ok(Composed { broker, server, issuer, claim, storage, grace, refresh_keys })
+        }
+        Err(failure) => Err(give_up(&claim, failure).await),
+    }
+}
+
+/// A server that cannot start does not keep others from it.
+async fn give_up(claim: &Claim, failure: Failure) -> Failure {
+    claim.release().await;
+    failure
+}
+
+type Listening = (BoundServer, Option<Arc<BuiltinIssuer>>, JoinHandle<()>);
+
+async fn listen(
+    config: &Config,
+    broker: &Broker,
+    issuers: Vec<IssuerConfig>,
+    clock: Arc<dyn Clock>,
+) -> Result<Listening, Failure> {
+    // The built-in issuer, the configured ones, and who is blocked.
+    let builtin = issuer::load(config, &**broker.storage(), broker.sealer(), &*clock).await?.map(Arc::new);
+    let keys = builtin.as_ref().map(|issuer| issuer.verification_keys());
     let auth_settings = AuthSettings { cache_capacity: config.server.max_cached_callers };
     let authenticator = Authenticator::new(issuers, keys, clock, auth_settings)
         .map_err(|error| Failure::new(error.to_string()))?;
     let authenticator = Arc::new(authenticator);
-    authenticator.set_blocked(blocked(&*storage).await?);
+    authenticator.set_blocked(blocked(&**broker.storage()).await?);
     authenticator.preload().await;
-    let refresh_keys = tokio::spawn(refresh_keys(Arc::clone(&authenticator)));
 
-    // 6. The listeners.
-    let grace = config.server.shutdown_grace;
     let parts = ServerParts {
         broker: broker.clone(),
-        authenticator,
-        builtin_issuer: issuer.clone(),
-        config: server_config(&config)?,
+        authenticator: Arc::clone(&authenticator),
+        builtin_issuer: builtin.clone(),
+        config: server_config(config)?,
     };
     let server =
         tokenward_server::bind(parts).await.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
-    Ok(Composed { broker, server, issuer, claim, storage, grace, refresh_keys })
+    Ok((server, builtin, tokio::spawn(refresh_keys(authenticator))))
 }
 
 impl Composed {

@@ -18,7 +18,10 @@ Exit codes:
 
 /// What went wrong, for people; never a secret.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     message: String,
     reason: Option<String>,
     details: Vec<(String, String)>,
@@ -30,36 +33,36 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure of this process (exit code 1).
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             message: message.into(),
             reason: None,
             details: Vec::new(),
             hint: None,
             request_id: None,
             exit_code: 1,
-        }
+        }))
     }
 
     /// Adds how to mend it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
-        self.exit_code
+        self.0.exit_code
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", printable(&self.message))?;
+        writeln!(f, "error: {}", printable(&self.0.message))?;
         let mut line = |label: &str, text: &str| writeln!(f, "  {}: {}", printable(label), printable(text));
-        self.reason.iter().try_for_each(|text| line("reason", text))?;
-        self.details.iter().try_for_each(|(label, text)| line(label, text))?;
-        self.hint.iter().try_for_each(|text| line("hint", text))?;
-        self.request_id.iter().try_for_each(|text| line("request id", text))
+        self.0.reason.iter().try_for_each(|text| line("reason", text))?;
+        self.0.details.iter().try_for_each(|(label, text)| line(label, text))?;
+        self.0.hint.iter().try_for_each(|text| line("hint", text))?;
+        self.0.request_id.iter().try_for_each(|text| line("request id", text))
     }
 }
 
@@ -76,8 +79,8 @@ impl From<anyhow::Error> for Failure {
 
 impl From<tokenward_plugin::Problems> for Failure {
     fn from(problems: tokenward_plugin::Problems) -> Self {
-        let list: String = problems.iter().map(|problem| format!("\n  - {problem}")).collect();
-        Self::new(format!("the configuration is not valid:{list}"))
+        let list: Vec<_> = problems.iter().map(|problem| format!("  - {problem}")).collect();
+        Self::new(format!("the configuration is not valid:\n{}", list.join("\n")))
     }
 }
 
@@ -95,7 +98,9 @@ impl From<tokenward_storage::StorageError> for Failure {
 
 impl From<tokenward_broker::Error> for Failure {
     fn from(error: tokenward_broker::Error) -> Self {
-        Self { reason: Some(error.reason.as_str().to_owned()), ..Self::new(error.message) }
+        let mut failure = Self::new(error.message);
+        failure.0.reason = Some(error.reason.as_str().to_owned());
+        failure
     }
 }
 
@@ -121,7 +126,7 @@ impl From<Status> for Failure {
             metadata.iter().position(|(key, _)| key == "request_id").map(|at| metadata.remove(at).1);
         let from_header =
             status.metadata().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-        Self {
+        Self(Box::new(Parts {
             message: if status.message().is_empty() {
                 status.code().to_string()
             } else {
@@ -132,7 +137,7 @@ impl From<Status> for Failure {
             hint: wait.or(hint),
             request_id: from_info.or(from_header),
             exit_code: exit_code(status.code()),
-        }
+        }))
     }
 }
 

@@ -43,8 +43,8 @@ pub(crate) async fn load(
 
 async fn create(storage: &dyn Storage, sealer: &Sealer, clock: &dyn Clock) -> Result<(), Failure> {
     let (private_key, public_key, kid) = BuiltinIssuer::generate_key();
-    let sealed = sealer.seal(place(&kid), &private_key).await?;
-    let key = IssuerKey { kid, sealed, public_key: public_key.to_vec(), created_at: clock.now() };
+    let ciphertext = sealer.seal(place(&kid), &private_key).await?;
+    let key = IssuerKey { kid, sealed: ciphertext, public_key: public_key.to_vec(), created_at: clock.now() };
     // `false`: another process was faster, and its key is read next.
     storage.create_first_issuer_key(&key).await?;
     Ok(())

@@ -107,19 +107,17 @@ pub(crate) async fn check(
     check_lease(&config, &providers, &mut problems);
     let parts = storage.zip(encryption).zip(config.public_url().ok());
     let ((storage, encryption), public_url) = take(parts, problems)?;
-    Ok(Checked { storage, encryption, providers, issuers, public_url, config })
+    Ok(Checked { config, storage, encryption, providers, issuers, public_url })
 }
 
 fn take<T>(value: Option<T>, mut problems: Problems) -> Result<T, Problems> {
-    match value {
-        Some(value) => problems.into_result(value),
-        None => {
-            if problems.is_empty() {
-                problems.add("config", "cannot be used");
-            }
-            Err(problems)
-        }
+    if let Some(value) = value {
+        return problems.into_result(value);
     }
+    if problems.is_empty() {
+        problems.add("config", "cannot be used");
+    }
+    Err(problems)
 }
 
 fn storage(config: &Config, access: Access, problems: &mut Problems) -> Option<Prepared<Arc<dyn Storage>>> {

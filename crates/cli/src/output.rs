@@ -136,7 +136,9 @@ fn members(members: &Members) -> String {
 }
 
 fn trimmed(table: &Table) -> String {
-    table.trim_fmt().lines().map(|line| format!("{}\n", line.trim())).collect()
+    let text = table.trim_fmt();
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.join("\n") + "\n"
 }
 
 fn cell(value: &Value) -> String {

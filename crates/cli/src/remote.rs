@@ -156,11 +156,10 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Collects every page of a listing, or the first `limit` rows of it.
+/// Collects every page of a listing (the request says how large they are), or the first `limit` rows of it.
 macro_rules! all_pages {
     ($client:expr, $method:ident, $request:expr, $items:ident, $limit:expr) => {{
         let mut request = $request;
-        request.page_size = $crate::remote::PAGE_SIZE;
         let limit: usize = $limit.unwrap_or(usize::MAX);
         let mut rows = Vec::new();
         loop {
@@ -209,7 +208,8 @@ mod tests {
     fn without_a_token_the_ways_to_give_one_are_named() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _guard = runtime.enter();
-        let failure = args().client("http://127.0.0.1:1").err().expect("there is no token");
-        assert!(failure.to_string().contains("--token-file"), "{failure}");
+        let failure =
+            args().client("http://127.0.0.1:1").err().map(|failure| failure.to_string()).unwrap_or_default();
+        assert!(failure.contains("--token-file"), "{failure}");
     }
 }

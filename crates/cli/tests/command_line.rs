@@ -123,3 +123,27 @@ fn without_a_caller_token_nothing_is_called() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--token-file"));
 }
+
+#[test]
+fn a_port_that_is_taken_is_named_and_the_database_stays_free() {
+    let folder = folder();
+    tokenward(folder.path(), &["key", "generate", "--file", "tokenward.key"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    std::fs::write(
+        folder.path().join("c.toml"),
+        format!(
+            "[encryption]\nkey_file = \"tokenward.key\"\n[listen.admin]\naddress = \"{address}\"\n\
+             [listen.service]\naddress = \"127.0.0.1:0\"\n"
+        ),
+    )
+    .unwrap();
+    let serve = || tokenward(folder.path(), &["serve", "--config", "c.toml"]);
+    for _ in 0..2 {
+        let output = serve();
+        assert_eq!(output.status.code(), Some(1));
+        let errors = text(&output.stderr);
+        assert!(errors.contains("listen.admin.address") && errors.contains("in use"), "{errors}");
+        assert!(!errors.contains("another server"), "{errors}");
+    }
+}

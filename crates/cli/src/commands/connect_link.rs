@@ -10,7 +10,7 @@ use tokenward_api::admin::v1::{
 use super::parse::duration;
 use crate::failure::Failure;
 use crate::output::{self, Row, text, time};
-use crate::remote::{AdminArgs, all_pages};
+use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
 
 /// What to do with connect links.
 #[derive(Debug, Args)]
@@ -115,7 +115,11 @@ pub(super) async fn run(args: &ConnectLinkArgs) -> Result<(), Failure> {
             output.one(&View::from(client.create_connect_link(request).await?.into_inner()))
         }
         ConnectLinkCommand::List { tenant, limit } => {
-            let request = ListConnectLinksRequest { tenant_id: tenant.clone(), ..Default::default() };
+            let request = ListConnectLinksRequest {
+                tenant_id: tenant.clone(),
+                page_size: PAGE_SIZE,
+                ..Default::default()
+            };
             let links = all_pages!(client, list_connect_links, request, connect_links, *limit);
             output.list(&links.into_iter().map(View::from).collect::<Vec<_>>())
         }

@@ -12,7 +12,7 @@ use tokenward_api::admin::v1::{
 
 use crate::failure::Failure;
 use crate::output::{Row, text, time};
-use crate::remote::{AdminArgs, all_pages};
+use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
 use crate::secret_input::SecretArgs;
 
 /// What to do with connections.
@@ -241,6 +241,7 @@ fn filter(command: &ConnectionCommand) -> ListConnectionsRequest {
         oauth_client_id: oauth_client.clone(),
         provider: provider.clone(),
         state: state.into(),
+        page_size: PAGE_SIZE,
         ..ListConnectionsRequest::default()
     }
 }

@@ -11,7 +11,7 @@ use tokenward_api::admin::v1::{
 
 use crate::failure::Failure;
 use crate::output::{Output, Row, text, time};
-use crate::remote::{AdminArgs, Client, all_pages};
+use crate::remote::{AdminArgs, Client, PAGE_SIZE, all_pages};
 use crate::secret_input::SecretArgs;
 
 /// What to do with OAuth clients.
@@ -236,7 +236,7 @@ pub(super) async fn run(args: &OAuthClientArgs) -> Result<(), Failure> {
             client.get_o_auth_client(GetOAuthClientRequest { oauth_client_id: oauth_client.clone() }).await?
         }
         OAuthClientCommand::List { limit } => {
-            let request = ListOAuthClientsRequest::default();
+            let request = ListOAuthClientsRequest { page_size: PAGE_SIZE, ..Default::default() };
             let clients = all_pages!(client, list_o_auth_clients, request, oauth_clients, *limit);
             return output.list(&clients.into_iter().map(View::from).collect::<Vec<_>>());
         }

@@ -17,7 +17,7 @@ use super::parse::duration;
 use crate::failure::Failure;
 use crate::local::{Access, Checked, ConfigSource};
 use crate::output::{self, Row, text, time};
-use crate::remote::{AdminArgs, all_pages};
+use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
 
 /// What to do with callers.
 #[derive(Debug, Args)]
@@ -159,7 +159,7 @@ pub(super) async fn run(args: &PrincipalArgs) -> Result<(), Failure> {
             output.done(&format!("unblocked {principal}"))
         }
         PrincipalCommand::ListBlocked { limit } => {
-            let request = ListBlockedPrincipalsRequest::default();
+            let request = ListBlockedPrincipalsRequest { page_size: PAGE_SIZE, ..Default::default() };
             let blocked = all_pages!(client, list_blocked_principals, request, blocked_principals, *limit);
             output.list(&blocked.into_iter().map(BlockedView::from).collect::<Vec<_>>())
         }
@@ -189,7 +189,7 @@ async fn bootstrap_admin(source: &ConfigSource, subject: &str, ttl: Duration) ->
         Failure::new("the built-in issuer is switched off")
             .hint("use a token of a configured issuer that may give the role admin")
     })?;
-    let issued = issuer
+    let token = issuer
         .issue(subject, tokenward_auth::Role::Admin, ttl, &SystemRng, &*clock)
         .map_err(|error| Failure::new(error.to_string()))?;
     sealer.flush_seal_counts().await?;
@@ -197,9 +197,9 @@ async fn bootstrap_admin(source: &ConfigSource, subject: &str, ttl: Duration) ->
     tracing::info!(
         target: tokenward_broker::audit::TARGET,
         event = "bootstrap_admin",
-        principal = %issued.principal,
-        token_id = issued.token_id,
+        principal = %token.principal,
+        token_id = token.token_id,
         "made a caller token with the role admin on this machine"
     );
-    output::print(&format!("{}\n", issued.token.expose_secret()))
+    output::print(&format!("{}\n", token.token.expose_secret()))
 }

@@ -13,7 +13,7 @@ use tokenward_api::admin::v1::{
 use super::parse::label;
 use crate::failure::Failure;
 use crate::output::{Row, text, time};
-use crate::remote::{AdminArgs, all_pages};
+use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
 
 /// What to do with access rules.
 #[derive(Debug, Args)]
@@ -186,7 +186,7 @@ pub(super) async fn run(args: &RuleArgs) -> Result<(), Failure> {
             let rules = all_pages!(
                 client,
                 list_access_rules,
-                ListAccessRulesRequest::default(),
+                ListAccessRulesRequest { page_size: PAGE_SIZE, ..Default::default() },
                 access_rules,
                 *limit
             );

@@ -12,7 +12,7 @@ use tokenward_api::admin::v1::{
 use super::parse::label;
 use crate::failure::Failure;
 use crate::output::{Row, text, time};
-use crate::remote::{AdminArgs, all_pages};
+use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
 
 /// What to do with tenants.
 #[derive(Debug, Args)]
@@ -147,7 +147,13 @@ pub(super) async fn run(args: &TenantArgs) -> Result<(), Failure> {
             client.get_tenant(GetTenantRequest { tenant_id: tenant.clone() }).await?
         }
         TenantCommand::List { limit } => {
-            let tenants = all_pages!(client, list_tenants, ListTenantsRequest::default(), tenants, *limit);
+            let tenants = all_pages!(
+                client,
+                list_tenants,
+                ListTenantsRequest { page_size: PAGE_SIZE, ..Default::default() },
+                tenants,
+                *limit
+            );
             return output.list(&tenants.into_iter().map(View::from).collect::<Vec<_>>());
         }
         TenantCommand::Update { tenant, display_name, labels, clear_labels, etag } => {

@@ -58,8 +58,8 @@ pub(super) fn issue_tokens(
 ) -> Result<Tokens, Failure> {
     let issuer = issuer.ok_or_else(|| Failure::new("the built-in issuer is switched off"))?;
     let issue = |subject: &str, role| {
-        let issued = issuer.issue(subject, role, TOKEN_LIFE, rng, clock);
-        issued.map(|issued| issued.token).map_err(|error| Failure::new(error.to_string()))
+        let token = issuer.issue(subject, role, TOKEN_LIFE, rng, clock);
+        token.map(|token| token.token).map_err(|error| Failure::new(error.to_string()))
     };
     Ok(Tokens {
         caller: issue(SERVICE, Role::Service)?,

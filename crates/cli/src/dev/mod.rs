@@ -124,13 +124,13 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
         }
     }
     let _ = stop.send(());
-    let served = serving.await.map_err(|error| Failure::new(error.to_string()))?;
+    let end = serving.await.map_err(|error| Failure::new(error.to_string()))?;
     sim.shutdown().await;
     if let Some(path) = &args.ready_file {
         // What it says is not true any more.
         let _ = std::fs::remove_file(path);
     }
-    result.and(served)
+    result.and(end)
 }
 
 async fn announce(args: &DevArgs, home: &Home, server: &Server) -> Result<(), Failure> {

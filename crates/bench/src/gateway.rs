@@ -23,6 +23,9 @@ use crate::world::{self, Ask};
 
 /// GetToken's path.
 const GET_TOKEN_PATH: &str = "/tokenward.v1.TokenService/GetToken";
+/// Files in the server's folder.
+const KEY: &str = "key";
+const DATABASE: &str = "tokenward.db";
 /// The longest life of a caller token.
 const DAY: ProtoDuration = ProtoDuration { seconds: 86_400, nanos: 0 };
 
@@ -48,7 +51,9 @@ pub struct Site {
     /// gRPC for services.
     pub service: SocketAddr,
     admin: SocketAddr,
+    public: SocketAddr,
     operations: SocketAddr,
+    vendor: String,
 }
 
 /// A running server.
@@ -67,29 +72,60 @@ impl Site {
     pub async fn create(program: &Path, folder: &Path, sim: &Sim) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let [service, admin, public, operations] = child::free_addresses()?;
-        let key = folder.join("key");
+        let site = Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            service,
+            admin,
+            public,
+            operations,
+            vendor: sim.base_url().to_owned(),
+        };
         let mut generate = Command::new(program);
-        generate.args(["key", "generate", "--file"]).arg(&key);
+        generate.args(["key", "generate", "--file"]).arg(folder.join(KEY));
         child::output(&mut generate).await.context("cannot make a key")?;
+        site.write_config()?;
+        Ok(site)
+    }
+
+    /// Moves everything but the logs of a server that has stopped into another folder.
+    ///
+    /// # Errors
+    /// When that cannot be read or written.
+    pub fn move_to(self, folder: &Path) -> Result<Self> {
+        let cannot = || format!("cannot copy {} to {}", self.folder.display(), folder.display());
+        std::fs::create_dir_all(folder).with_context(cannot)?;
+        // The log of changes that SQLite has not merged into the database yet belongs to it.
+        for name in [KEY.to_owned(), DATABASE.to_owned(), format!("{DATABASE}-wal")] {
+            match std::fs::copy(self.folder.join(&name), folder.join(&name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.ends_with("-wal") => {}
+                other => drop(other.with_context(cannot)?),
+            }
+        }
+        std::fs::remove_dir_all(&self.folder).with_context(cannot)?;
+        let moved = Self { folder: folder.to_owned(), ..self };
+        moved.write_config()?;
+        Ok(moved)
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let Self { folder, service, admin, public, operations, vendor, .. } = self;
         // JSON texts are TOML texts.
         let text = |value: &str| serde_json::Value::from(value).to_string();
-        let path = |path: &Path| text(&path.display().to_string());
+        let path = |name: &str| text(&folder.join(name).display().to_string());
         let config = format!(
             "[storage]\nkind = \"sqlite\"\npath = {database}\n\n\
              [encryption]\nkind = \"local\"\nkey_file = {key}\n\n\
-             [providers.hubspot]\napi_base_url = {sim}\nauthorize_url = {authorize}\nallow_http = true\n\
+             [providers.hubspot]\napi_base_url = {vendor_url}\nauthorize_url = {authorize}\nallow_http = true\n\
              allow_private_addresses = true\n\n\
              [listen.service]\naddress = \"{service}\"\n\n[listen.admin]\naddress = \"{admin}\"\n\n\
              [listen.public]\naddress = \"{public}\"\n\n[listen.operations]\naddress = \"{operations}\"\n",
-            database = path(&folder.join("tokenward.db")),
-            key = path(&key),
-            sim = text(sim.base_url()),
-            authorize = text(&format!("{}/oauth/authorize", sim.base_url())),
+            database = path(DATABASE),
+            key = path(KEY),
+            vendor_url = text(vendor),
+            authorize = text(&format!("{vendor}/oauth/authorize")),
         );
-        let site =
-            Self { program: program.to_owned(), folder: folder.to_owned(), service, admin, operations };
-        std::fs::write(site.config(), config).context("cannot write the configuration")?;
-        Ok(site)
+        std::fs::write(self.config(), config).context("cannot write the configuration")
     }
 
     fn config(&self) -> PathBuf {

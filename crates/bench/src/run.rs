@@ -19,6 +19,8 @@ use crate::world::World;
 /// Numbers of accounts, apart for each server.
 const FIRST_HUB_ID: u64 = 1_000_000;
 const FIRST_HUB_ID_OF_MANY: u64 = 100_000_000;
+/// Where files are kept in memory, on Linux.
+const MEMORY: &str = "/dev/shm";
 /// Life of tokens that are to expire soon. Less than 5 s left counts as expired.
 const SHORT_LIFE_SECS: u32 = 8;
 const SHORT_LIFE_WAIT: Duration = Duration::from_secs(4);
@@ -80,20 +82,23 @@ async fn measure(options: &Options, programs: &Path, folder: &Path) -> Result<Re
         Sim::start(&programs.join("hubspot-sim"), folder, &world.granted(), options.token_length).await?;
     let tokenward = programs.join("tokenward");
     let main = [Part::Idle, Part::Warm, Part::Cold, Part::Flight];
+    // Tenants by the thousand are created in memory where that is possible: a disk would take a commit at a time.
+    let quick = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir_in(folder));
+    let quick = quick.context("cannot create a folder")?;
     if main.iter().any(|part| options.wants(*part)) {
-        let site = Site::create(&tokenward, &folder.join("main"), &sim).await?;
-        main_server(&site, &sim, world, options, programs, folder, &mut report).await?;
+        let site = Site::create(&tokenward, &quick.path().join("main"), &sim).await?;
+        main_server(site, &sim, world, options, programs, folder, &mut report).await?;
     }
     if options.wants(Part::Many) {
-        let site = Site::create(&tokenward, &folder.join("many"), &sim).await?;
-        report.many = Some(many_connections(&site, &sim, options).await?);
+        let site = Site::create(&tokenward, &quick.path().join("many"), &sim).await?;
+        report.many = Some(many_connections(site, &sim, options, folder).await?);
     }
     sim.must_run()?;
     Ok(report)
 }
 
 async fn main_server(
-    site: &Site,
+    site: Site,
     sim: &Sim,
     world: Arc<World>,
     options: &Options,
@@ -101,34 +106,32 @@ async fn main_server(
     folder: &Path,
     report: &mut Report,
 ) -> Result<()> {
-    if options.wants(Part::Idle) {
+    let site = if options.wants(Part::Idle) {
         // The first start sets up the database: a server that has just started is the second one.
         site.serve().await?.child.stop().await?;
         let mut gateway = site.serve().await?;
         report.idle_rss_mb = Some(many::idle(&mut gateway).await?);
         gateway.child.stop().await?;
-    }
+        gateway.site
+    } else {
+        site
+    };
     if ![Part::Warm, Part::Cold, Part::Flight].iter().any(|part| options.wants(*part)) {
         return Ok(());
     }
+    let tenants = if options.wants(Part::Warm) { options.tenants } else { 0 };
+    let (site, filled) = fill(site, sim, world, tenants, FIRST_HUB_ID, options, &folder.join("main")).await?;
     let mut gateway = site.serve().await?;
-    let people = gateway.people().await?;
-    setup::oauth_client(&people, &world).await?;
-    let bearers = setup::callers(&people, &world, options.setup_concurrency).await?;
-    let filled = Filled { world: Arc::clone(&world), bearers, first_hub_id: FIRST_HUB_ID };
-    let tenants = |numbers| {
-        setup::tenants(&people, sim, &filled.world, numbers, FIRST_HUB_ID, options.setup_concurrency)
-    };
     if options.wants(Part::Warm) {
-        tenants(0..options.tenants).await?;
         report.warm = Some(warm::measure(&mut gateway, &filled, programs, folder, options).await?);
     }
     if options.wants(Part::Cold) || options.wants(Part::Flight) {
         say("connections whose tokens expire at once");
-        let first = options.tenants;
-        let last = first + options.cold_calls;
+        let (first, last) = (options.tenants, options.tenants + options.cold_calls);
+        let people = gateway.people().await?;
         sim.set_token_lifetime(SHORT_LIFE_SECS).await?;
-        tenants(first..last + 1).await?;
+        let numbers = first..last + 1;
+        setup::tenants(&people, sim, &filled.world, numbers, FIRST_HUB_ID, options.setup_concurrency).await?;
         sim.set_token_lifetime(LONG_LIFE_SECS).await?;
         tokio::time::sleep(SHORT_LIFE_WAIT).await;
         if options.wants(Part::Cold) {
@@ -143,16 +146,31 @@ async fn main_server(
     gateway.child.stop().await
 }
 
-async fn many_connections(site: &Site, sim: &Sim, options: &Options) -> Result<many::Many> {
-    let world =
-        World::new(options.many_connections, options.callers, options.rules, options.scopes, options.seed)?;
+async fn many_connections(site: Site, sim: &Sim, options: &Options, folder: &Path) -> Result<many::Many> {
+    let tenants = options.many_connections;
+    let world = World::new(tenants, options.callers, options.rules, options.scopes, options.seed)?;
+    let folder = folder.join("many");
+    let filled = fill(site, sim, Arc::new(world), tenants, FIRST_HUB_ID_OF_MANY, options, &folder).await;
+    let (site, filled) = filled?;
+    many::measure(&site, &filled, options).await
+}
+
+/// Creates everything, stops the server, and moves its files to `folder`: what is measured has its data on disk.
+async fn fill(
+    site: Site,
+    sim: &Sim,
+    world: Arc<World>,
+    tenants: usize,
+    first_hub_id: u64,
+    options: &Options,
+    folder: &Path,
+) -> Result<(Site, Filled)> {
     let gateway = site.serve().await?;
     let people = gateway.people().await?;
+    say("creating an OAuth client, rules and callers");
     setup::oauth_client(&people, &world).await?;
     let bearers = setup::callers(&people, &world, options.setup_concurrency).await?;
-    let numbers = 0..options.many_connections;
-    setup::tenants(&people, sim, &world, numbers, FIRST_HUB_ID_OF_MANY, options.setup_concurrency).await?;
+    setup::tenants(&people, sim, &world, 0..tenants, first_hub_id, options.setup_concurrency).await?;
     gateway.child.stop().await?;
-    let filled = Filled { world: Arc::new(world), bearers, first_hub_id: FIRST_HUB_ID_OF_MANY };
-    many::measure(site, &filled, options).await
+    Ok((site.move_to(folder)?, Filled { world, bearers, first_hub_id }))
 }

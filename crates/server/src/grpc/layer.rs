@@ -119,8 +119,16 @@ impl CallService {
         }
         let timeout = self.timeout(request.headers());
         request.extensions_mut().insert(Call { caller, request_id: request_id.clone() });
-        match tokio::time::timeout(timeout, self.route(request)).await {
-            Ok(response) => Ok(response),
+        let answering = async {
+            if !method.method.changes {
+                return Ok(self.route(request).await);
+            }
+            let mut detached = self.clone();
+            let task = self.gate.main.spawn(async move { detached.route(request).await });
+            task.await.map_err(|error| Error::new(Reason::Internal, "internal error").internal(error))
+        };
+        match tokio::time::timeout(timeout, answering).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
                 Reason::DeadlineExceeded,
                 format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis()),

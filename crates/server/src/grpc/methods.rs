@@ -9,19 +9,24 @@ pub(crate) struct Method {
     pub name: &'static str,
     /// Who may call it.
     pub roles: &'static [Role],
+    /// Whether it changes something: such a call is finished even if its caller goes away, so that no change is made without
+    /// its audit event, or with caches that do not know of it.
+    pub changes: bool,
 }
 
+struct Rights(&'static [Role], bool);
+
 /// Whoever may get tokens, given an access rule. Operators can grant access to themselves; auditors only read.
-const ASK: &[Role] = &[Role::Service, Role::Operator, Role::Admin];
-const READ: &[Role] = &[Role::Operator, Role::Admin, Role::Auditor];
-const OPERATE: &[Role] = &[Role::Operator];
-const ADMINISTER: &[Role] = &[Role::Admin];
+const ASK: Rights = Rights(&[Role::Service, Role::Operator, Role::Admin], false);
+const READ: Rights = Rights(&[Role::Operator, Role::Admin, Role::Auditor], false);
+const OPERATE: Rights = Rights(&[Role::Operator], true);
+const ADMINISTER: Rights = Rights(&[Role::Admin], true);
 
 macro_rules! methods {
-    ($($service:literal { $($method:literal: $roles:ident,)* })*) => {
+    ($($service:literal { $($method:literal: $rights:ident,)* })*) => {
         /// The table.
         pub(crate) const METHODS: &[Method] = &[
-            $($(Method { name: concat!($service, "/", $method), roles: $roles },)*)*
+            $($(Method { name: concat!($service, "/", $method), roles: $rights.0, changes: $rights.1 },)*)*
         ];
     };
 }
@@ -112,6 +117,7 @@ mod tests {
             let (_, name) = method.name.split_once('/').unwrap();
             assert!(name.starts_with("Get") || name.starts_with("List"), "{}", method.name);
             assert_ne!(method.name, "tokenward.v1.TokenService/GetToken");
+            assert!(!method.changes);
         }
     }
 

@@ -14,7 +14,7 @@ use tokenward_broker::{
 };
 use tokenward_types::{MAX_SCOPES, Principal, TenantId};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tonic::{Request, Response, Status};
 
 use super::call::{Call, refuse_for};
@@ -59,7 +59,7 @@ impl Tokens {
         tasks.spawn_on(work, &self.main);
         match tasks.join_next().await {
             Some(Ok(outcome)) => outcome,
-            Some(Err(error)) => Err(Error::new(Reason::Internal, "internal error").internal(error)),
+            Some(Err(error)) => Err(panicked(error)),
             None => Err(Error::new(Reason::Internal, "internal error")),
         }
     }
@@ -123,7 +123,9 @@ impl TokenService for Tokens {
             let ReportRejectedTokenRequest { tenant_id, connection_id, fingerprint } = &message;
             broker.report_rejected(&principal, tenant_id, connection_id, fingerprint).await
         };
-        let outcome = match self.elsewhere(work).await.map_err(|error| refuse_for(&tenant, error))? {
+        // Not tied to the caller: what a report sets going concerns every caller of the token.
+        let outcome = self.main.spawn(work).await.unwrap_or_else(|error| Err(panicked(error)));
+        let outcome = match outcome.map_err(|error| refuse_for(&tenant, error))? {
             ReportOutcome::Superseded => Outcome::Superseded,
             ReportOutcome::Alive => Outcome::Alive,
             ReportOutcome::Replaced => Outcome::Replaced,
@@ -131,6 +133,10 @@ impl TokenService for Tokens {
         };
         Ok(Response::new(ReportRejectedTokenResponse { outcome: outcome.into() }))
     }
+}
+
+fn panicked(error: JoinError) -> Error {
+    Error::new(Reason::Internal, "internal error").internal(error)
 }
 
 fn answer(token: &Token) -> GetTokenResponse {

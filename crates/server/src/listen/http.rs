@@ -19,11 +19,10 @@ use tower_service::Service;
 
 use super::socket::{Accepted, Listener};
 use super::stopped;
+use super::tls::HANDSHAKE_TIMEOUT;
 
 /// How long a client may take to send the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Headers of one request: cookies and a long callback address.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
@@ -11,6 +12,9 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use super::ListenError;
+
+/// How long a TLS handshake may take.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A certificate chain and its key, PEM. They are read at start; a new certificate needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ impl Tls {
 
     /// For the gRPC listeners.
     pub(crate) fn grpc(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.identity.clone())
+        ServerTlsConfig::new().identity(self.identity.clone()).timeout(HANDSHAKE_TIMEOUT)
     }
 
     /// For the HTTP listeners.

@@ -9,6 +9,7 @@ use tokenward_api::admin::v1::principal_service_client::PrincipalServiceClient;
 use tokenward_api::admin::v1::tenant_service_client::TenantServiceClient;
 use tokenward_api::v1::token_service_client::TokenServiceClient;
 use tokenward_auth::Role;
+use tokenward_hubspot_sim::{Fault, FaultKind};
 use tonic::Code;
 
 use crate::world::{READ, World, ask, bearer, reason, tenant};
@@ -234,6 +235,35 @@ async fn connections_and_links_are_listed_and_links_show_their_address_once() {
     let empty = api::ImportConnectionRequest { tenant_id: "acme".into(), ..Default::default() };
     let status = connections.import_connection(empty).await.unwrap_err();
     assert_eq!(reason(&status).1.error_info().unwrap().metadata["field"], "token");
+}
+
+#[tokio::test]
+async fn a_change_is_finished_although_its_caller_goes_away() {
+    let world = World::start().await;
+    let mut tenants = TenantServiceClient::new(world.admin(Role::Operator).await);
+    tenants.create_tenant(api::CreateTenantRequest { tenant: Some(tenant("beta")) }).await.unwrap();
+    let import = api::ImportConnectionRequest {
+        tenant_id: "beta".into(),
+        token: Some(api::import_connection_request::Token::RefreshToken(api::ImportedRefreshToken {
+            oauth_client_id: "main".into(),
+            refresh_token: world.refresh_token(7_654_321),
+        })),
+        ..Default::default()
+    };
+    world.sim.handle().add_fault(Fault::new(FaultKind::Latency { ms: 300 }).on_refresh().times(1));
+    let mut connections = ConnectionServiceClient::new(world.admin(Role::Operator).await);
+    let call = tokio::spawn(async move { connections.import_connection(import).await });
+    while world.sim.handle().stats().refreshes < 2 {
+        assert!(!call.is_finished(), "{:?}", call.await);
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    let mut connections = ConnectionServiceClient::new(world.admin(Role::Auditor).await);
+    let list = api::ListConnectionsRequest { tenant_id: "beta".into(), ..Default::default() };
+    while connections.list_connections(list.clone()).await.unwrap().into_inner().connections.is_empty() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -190,16 +190,19 @@ async fn connect(broker: &Broker, sim: &RunningSim) {
         description: String::new(),
     };
     broker.create_access_rule(&actor(), rule).await.unwrap();
+    let token = SecretString::from(refresh_token(sim, HUB));
+    let (tenant, client) = ("acme".parse().unwrap(), "main".parse().unwrap());
+    broker.import_refresh_token(&actor(), &tenant, &client, token, None).await.unwrap();
+}
+
+fn refresh_token(sim: &RunningSim, hub: u64) -> String {
     let grant = GrantRequest {
         client_id: CLIENT_ID.into(),
-        hub_ids: vec![HUB],
+        hub_ids: vec![hub],
         scopes: Some(vec!["oauth".to_owned(), READ.to_owned()]),
         ..GrantRequest::default()
     };
-    let grants = sim.handle().create_grants(&grant).unwrap();
-    let token = SecretString::from(grants[0].refresh_token.clone());
-    let (tenant, client) = ("acme".parse().unwrap(), "main".parse().unwrap());
-    broker.import_refresh_token(&actor(), &tenant, &client, token, None).await.unwrap();
+    sim.handle().create_grants(&grant).unwrap().remove(0).refresh_token
 }
 
 impl World {
@@ -241,6 +244,11 @@ impl World {
 
     pub(crate) async fn admin_channel(&self) -> Channel {
         endpoint(&self.addresses.admin).connect().await.unwrap()
+    }
+
+    /// A refresh token of a grant that HubSpot has and the server does not.
+    pub(crate) fn refresh_token(&self, hub: u64) -> String {
+        refresh_token(&self.sim, hub)
     }
 
     /// A client of the service listener.

@@ -74,7 +74,7 @@ impl AuthErrorReason {
             Self::RoleNotAllowed => {
                 "The caller token's issuer may not give its role: use an issuer that may, or another role."
             }
-            Self::Blocked => "This principal is blocked: ask an operator of this service to unblock it.",
+            Self::Blocked => "This principal is blocked: ask an admin of this service to unblock it.",
             Self::KeysUnavailable => {
                 "The keys of the caller token's issuer cannot be fetched now: try again later."
             }

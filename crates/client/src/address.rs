@@ -58,7 +58,15 @@ impl Addresses {
 fn channel(address: &str, transport: &Transport) -> Result<Channel, BuildError> {
     let invalid =
         |problem: &str| BuildError::Address { address: address.to_owned(), problem: problem.to_owned() };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| invalid("not a URI"))?;
+    // A bare host:port is read as its neighbours print it: plaintext on this machine, TLS elsewhere.
+    let is_bare = !address.contains("://") && !address.starts_with("unix:");
+    let plain = is_bare && format!("http://{address}").parse().is_ok_and(|uri| is_loopback(&uri));
+    let scheme = match (is_bare, plain) {
+        (false, _) => "",
+        (true, true) => "http://",
+        (true, false) => "https://",
+    };
+    let endpoint = Endpoint::from_shared(format!("{scheme}{address}")).map_err(|_| invalid("not a URI"))?;
     let uri = endpoint.uri().clone();
     let endpoint = endpoint
         .connect_timeout(transport.connect_timeout)

@@ -114,8 +114,7 @@ fn lock(path: &Path) -> Result<File, BuildError> {
         Err(TryLockError::WouldBlock) => Err(BuildError::new(
             KIND,
             format!(
-                "{} is in use by another process, which holds {}; stop that process first, or use the kind \
-                 postgres to run several",
+                "{} is in use by another process, which holds {}; stop that process first",
                 path.display(),
                 lock_path.display()
             ),

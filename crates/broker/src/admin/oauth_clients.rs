@@ -254,16 +254,17 @@ impl Broker {
                 Err(error) => return Err(error.into()),
             }
         };
+        self.forget_oauth_client(id);
         if !activate || added.state == ClientSecretState::Active {
             return Ok(added);
         }
         self.try_activate_client_secret(id, added.secret_version).await
     }
 
-    /// Makes a version the one that is tried first.
+    /// Makes a version the one that is tried first. The provider is asked about it first, where that spends nothing.
     ///
     /// # Errors
-    /// `NotFound`, `InUse` when it is retired.
+    /// `NotFound`, `InUse` when it is retired, `OAuthClientMisconfigured` when the provider certainly refuses it.
     pub async fn activate_client_secret(
         &self,
         actor: &Actor,
@@ -280,6 +281,16 @@ impl Broker {
         id: &OAuthClientId,
         version: i32,
     ) -> Result<ClientSecretRecord, Error> {
+        if self.is_refused(id, version).await? {
+            return Err(Error::new(
+                Reason::OAuthClientMisconfigured,
+                format!(
+                    "the provider refuses the secret of version {version} at the moment, so it was not activated: rotate it at \
+                     the provider first; until then it is tried whenever the active one is refused"
+                ),
+            )
+            .with("oauth_client_id", id.as_str()));
+        }
         match self.storage().activate_client_secret(id, version, self.clock().now()).await {
             Ok(record) => record.ok_or_else(|| missing_version(id, version)),
             Err(error) if error.kind() == StorageErrorKind::Conflict => Err(Error::new(
@@ -294,14 +305,38 @@ impl Broker {
     /// Takes a version out of use for good and wipes it.
     ///
     /// # Errors
-    /// `NotFound`, `InUse` when it is the active one.
+    /// `NotFound`, `InUse` when it is the active one, or the provider certainly refuses the active one.
     pub async fn retire_client_secret(
         &self,
         actor: &Actor,
         id: &OAuthClientId,
         version: i32,
     ) -> Result<ClientSecretRecord, Error> {
-        let outcome = match self.storage().retire_client_secret(id, version, self.clock().now()).await {
+        let outcome = self.try_retire_client_secret(id, version).await;
+        self.forget_oauth_client(id);
+        audited(actor, "client_secret.retire", &format!("{id}/{version}"), outcome)
+    }
+
+    async fn try_retire_client_secret(
+        &self,
+        id: &OAuthClientId,
+        version: i32,
+    ) -> Result<ClientSecretRecord, Error> {
+        let secrets = self.storage().list_client_secrets(id).await?;
+        let active = secrets.iter().find(|secret| secret.state == ClientSecretState::Active);
+        if let Some(active) = active.filter(|active| active.secret_version != version) {
+            if self.is_refused(id, active.secret_version).await? {
+                return Err(Error::new(
+                    Reason::InUse,
+                    format!(
+                        "the provider refuses the active secret, version {}, at the moment: version {version} may be the \
+                         one that works",
+                        active.secret_version
+                    ),
+                ));
+            }
+        }
+        match self.storage().retire_client_secret(id, version, self.clock().now()).await {
             Ok(record) => record.ok_or_else(|| missing_version(id, version)),
             Err(error) if error.kind() == StorageErrorKind::InUse => Err(Error::new(
                 Reason::InUse,
@@ -309,9 +344,16 @@ impl Broker {
             )
             .internal(error)),
             Err(error) => Err(error.into()),
-        };
-        self.forget_oauth_client(id);
-        audited(actor, "client_secret.retire", &format!("{id}/{version}"), outcome)
+        }
+    }
+
+    /// Whether the provider certainly refuses a version's secret. Asking spends no grant; a provider that cannot tell, or
+    /// is away, refuses nothing.
+    async fn is_refused(&self, id: &OAuthClientId, version: i32) -> Result<bool, Error> {
+        let client = self.client(id).await?;
+        let credentials = client.credentials().find(|(other, _)| *other == version);
+        let Some((_, credentials)) = credentials else { return Ok(false) };
+        Ok(client.provider.check_credentials(&credentials).await == Some(false))
     }
 
     /// The versions of a client's secret, newest first.

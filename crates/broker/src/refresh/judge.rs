@@ -62,6 +62,18 @@ impl Broker {
         self.change_dead_state(row, client, error).await
     }
 
+    /// Introspection says that the stored token was spent by an attempt whose answer is lost.
+    pub(super) async fn judge_spent(
+        &self,
+        row: &Connection,
+        client: &ClientEntry,
+    ) -> Result<Arc<LiveToken>, Error> {
+        client.guard.neutral();
+        self.resolve_spent(row, client).await?;
+        let spent = ProviderError::new(ErrorClass::GrantDead, "introspection calls the refresh token dead");
+        self.change_dead_state(row, client, spent).await
+    }
+
     /// The tokens of unresolved attempts within their grace, then the spares.
     async fn other_tokens(
         &self,
@@ -107,13 +119,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Attempts that spent the token that was refused just now. Where tokens do not rotate their answers cannot have
-    /// brought another one; elsewhere whoever got one has had the time to store it.
+    /// Attempts whose answers no longer matter: where tokens do not rotate, an answer cannot have brought another one;
+    /// elsewhere whoever got one has had the time to store it.
     async fn resolve_spent(&self, row: &Connection, client: &ClientEntry) -> Result<(), Error> {
         let rotates = client.provider.info().rotation != Rotation::None;
         let over = self.now() - self.settings().lease * 4;
         for attempt in self.storage().list_attempts(&row.tenant, &row.id).await? {
-            if attempt.token_fence == row.grant_fence && (!rotates || attempt.started_at < over) {
+            if !rotates || attempt.started_at < over {
                 self.end_attempt(row, attempt.fence, true).await;
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_provider::{ErrorClass, ProviderError, TokenAnswer};
+use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation, TokenAnswer, TokenHint};
 use tokenward_storage::{BeginAttempt, Connection, ConnectionKind, ConnectionState};
 use tokenward_types::{ConnectionId, Monotonic, SecretString, TenantId};
 
@@ -186,6 +186,9 @@ impl Broker {
                 row = self.read_usable(&row.tenant, &row.id, Want::Now).await?;
             }
             let token = self.stored_refresh_token(&row).await?;
+            if !self.may_be_spent(&row, client, &credentials, &token).await? {
+                return self.judge_spent(&row, client).await.map(Some);
+            }
             let Some(held) = self.lease(&row, secret_version).await? else { return Ok(None) };
             let called = self.call(client, &credentials, &token, &held).await;
             match called {
@@ -243,6 +246,44 @@ impl Broker {
         self.sealer().open_text(place, sealed).await
     }
 
+    /// Whether a refresh token may be spent. Where a spent one that comes again ends the grant, and this one may
+    /// have been spent, it is asked about first; where nothing can be asked, it is replayed once, as the last resort, when whoever
+    /// got an answer has had the time to store it.
+    async fn may_be_spent(
+        &self,
+        row: &Connection,
+        client: &ClientEntry,
+        credentials: &ClientCredentials,
+        token: &SecretString,
+    ) -> Result<bool, Error> {
+        let info = client.provider.info();
+        if info.rotation != Rotation::Strict {
+            return Ok(true);
+        }
+        let attempts = self.storage().list_attempts(&row.tenant, &row.id).await?;
+        let spender = attempts.iter().find(|attempt| attempt.token_fence == row.grant_fence);
+        if spender.is_none() && row.state == ConnectionState::Active {
+            return Ok(true);
+        }
+        if info.introspection {
+            let told = client.provider.introspect(credentials, token, TokenHint::RefreshToken).await;
+            return told.map(|told| told.active).map_err(|error| {
+                let answer = Error::new(
+                    Reason::ProviderUnavailable,
+                    "the outcome of a refresh is unknown, and the provider does not tell whether its token still lives",
+                );
+                self.note_failure(row, answer.internal(error), None)
+            });
+        }
+        let now = self.now();
+        let over = spender.map_or(now, |attempt| attempt.started_at + self.settings().lease * 4);
+        if now < over {
+            let answer = Error::new(Reason::ProviderUnavailable, "the outcome of a refresh is not known yet");
+            return Err(self.note_failure(row, answer, Some(over.until(now))));
+        }
+        Ok(true)
+    }
+
     pub(super) async fn lease(&self, row: &Connection, secret_version: i32) -> Result<Option<Held>, Error> {
         let since = self.clock().monotonic();
         let begin = BeginAttempt {
@@ -262,7 +303,7 @@ impl Broker {
     pub(super) async fn call(
         &self,
         client: &ClientEntry,
-        credentials: &tokenward_provider::ClientCredentials,
+        credentials: &ClientCredentials,
         token: &SecretString,
         held: &Held,
     ) -> Called {

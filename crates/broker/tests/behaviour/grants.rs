@@ -412,3 +412,51 @@ async fn a_refreshed_token_that_lost_a_scope_is_not_given_to_who_needs_it() {
     assert_eq!((error.reason, error.metadata["missing_scopes"].as_str()), (Reason::ScopeNotGranted, write));
     assert_eq!(world.token(&[READ]).await.unwrap().live.access_token.expose_secret(), "narrower");
 }
+
+#[tokio::test]
+async fn a_secret_that_the_provider_refuses_is_not_activated_and_the_last_good_one_not_retired() {
+    let world = World::start().await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    let broker = &world.broker;
+    let wrong = broker.add_client_secret(&actor(), &client_id(), &SecretString::from("typo"), true).await;
+    assert_eq!(wrong.unwrap_err().reason, Reason::OAuthClientMisconfigured);
+    let secrets = broker.list_client_secrets(&client_id()).await.unwrap();
+    assert_eq!(secrets.len(), 2, "it stays, to be tried when the active one is refused");
+
+    world.handle().set_client_secret(CLIENT_ID, "typo", Overlap::None).unwrap();
+    world.advance(secs(1801));
+    world.token(&[READ]).await.unwrap();
+    let kept = broker.retire_client_secret(&actor(), &client_id(), 2).await;
+    assert_eq!(kept.unwrap_err().reason, Reason::InUse);
+    broker.activate_client_secret(&actor(), &client_id(), 2).await.unwrap();
+    broker.retire_client_secret(&actor(), &client_id(), 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_strict_providers_token_is_not_spent_again_while_its_outcome_is_unknown() {
+    let world = World::with(serde_json::json!({"rotation": "strict"}), |_| {}).await;
+    let strict = serde_json::from_value(serde_json::json!({"mode": "strict"})).unwrap();
+    world.handle().change_settings(tokenward_hubspot_sim::SettingsPatch {
+        rotation: Some(strict),
+        ..Default::default()
+    });
+    let connection = world.connect("acme", HUB, &["oauth", READ]).await;
+    world.advance(secs(1801));
+    world.handle().add_fault(Fault::new(FaultKind::HangUpBefore).on_refresh().times(1));
+    world.token(&[READ]).await.unwrap_err();
+    world.advance(secs(2));
+    world.token(&[READ]).await.unwrap();
+    assert_eq!(world.handle().stats().reuse_detected, 0, "introspection said that it lives");
+
+    world.advance(secs(1801));
+    world.handle().add_fault(Fault::new(FaultKind::DropReplyAfterIssue).on_refresh().times(1));
+    world.token(&[READ]).await.unwrap_err();
+    let before = world.refreshes();
+    for wait in [2, 61, 61, 120] {
+        world.advance(secs(wait));
+        world.token(&[READ]).await.unwrap_err();
+    }
+    assert_eq!(world.refreshes(), before, "a spent token never went out again");
+    assert_eq!(world.handle().stats().reuse_detected, 0);
+    assert_eq!(world.row("acme", &connection.id).await.state, ConnectionState::ReauthRequired);
+}

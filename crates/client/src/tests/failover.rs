@@ -82,11 +82,21 @@ async fn if_no_address_works_the_error_says_unavailable() {
 }
 
 #[tokio::test]
+async fn a_bare_address_is_plaintext_on_this_machine_and_tls_elsewhere() {
+    let time = FakeTime::new(0.0);
+    let server = FakeServer::start().await;
+    server.script.otherwise(token("one", 1800));
+    let bare = server.url().trim_start_matches("http://").to_owned();
+    let near = client(&time).address(bare).build().await.unwrap();
+    assert_eq!(near.get_token(&TokenRequest::new("acme")).await.unwrap().expose_secret(), "one");
+    let elsewhere = client(&time).address("10.0.0.1:7601").build().await;
+    assert!(elsewhere.is_ok(), "https needs no permission");
+}
+
+#[tokio::test]
 async fn addresses_that_would_show_tokens_or_mean_nothing_are_refused() {
     let time = FakeTime::new(0.0);
-    for address in
-        ["http://10.0.0.1:8080", "ftp://127.0.0.1", "127.0.0.1:80", "http://localhost.example:80", "::"]
-    {
+    for address in ["http://10.0.0.1:8080", "ftp://127.0.0.1", "http://localhost.example:80", "::"] {
         let refused = client(&time).address(address).build().await.unwrap_err();
         assert!(
             matches!(&refused, BuildError::Address { address: named, .. } if named == address),

@@ -30,7 +30,11 @@ pub(crate) async fn load(
     }
     let mut keys = Vec::new();
     for IssuerKey { kid, sealed, public_key, .. } in stored {
-        let private_key = sealer.open(place(&kid), &sealed).await?;
+        let private_key = sealer.open(place(&kid), &sealed).await.map_err(|error| {
+            Failure::from(error).hint(format!(
+                "it is the private key {kid:?} of the built-in issuer: restore its row in issuer_keys"
+            ))
+        })?;
         let public_key: [u8; 32] = public_key.as_slice().try_into().map_err(|_| {
             Failure::new(format!("the stored public key {kid:?} of the built-in issuer is damaged"))
         })?;

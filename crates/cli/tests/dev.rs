@@ -31,7 +31,9 @@ impl Dev {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
         let mut command = tokenward(folder);
         command.args(["dev", "--ready-file", "ready.json"]).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let log = folder.join("log");
+        command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
         let mut banner = String::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
@@ -41,7 +43,8 @@ impl Dev {
                 break;
             }
         }
-        let ready = std::fs::read_to_string(folder.join("ready.json")).unwrap();
+        let ready = std::fs::read_to_string(folder.join("ready.json"));
+        let ready = ready.unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(log).unwrap()));
         Self { child, banner, ready: serde_json::from_str(&ready).unwrap() }
     }
 

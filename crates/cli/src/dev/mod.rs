@@ -7,7 +7,7 @@ mod flow;
 mod home;
 mod ready;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tokenward_config::{Backend, Config, Log};
 use tokenward_hubspot_sim::{HubspotSim, RunningSim, SimConfig};
 use tokenward_plugin::Problems;
+use tokio::net::TcpSocket;
 
 use crate::compose::compose;
 use crate::failure::Failure;
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let home = Home::open(args.data_dir.as_deref())?;
 
     // 2. The stand-in HubSpot. It accepts http redirects to localhost only, so the port must be known before.
-    let listen_http = reserve(args.listen_http)?;
+    let (listen_http, reserved) = reserve(args.listen_http)?;
     let public_url = format!("http://localhost:{}", listen_http.port());
     let sim = start_sim(args, &public_url).await?;
 
@@ -99,6 +100,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let config = config(args, log, &home, listen_http, &public_url, &sim);
     let checked = local::check(config, Problems::new(), Access::Exclusive).await?;
     let composed = compose(checked).await?;
+    drop(reserved);
     let tokens =
         demo::issue_tokens(composed.issuer.as_deref(), composed.broker.clock(), composed.broker.rng())?;
     home.write_tokens(&tokens)?;
@@ -141,10 +143,16 @@ async fn announce(args: &DevArgs, home: &Home, server: &Server) -> Result<(), Fa
     output::print(&banner::text(home, server, &demo))
 }
 
-/// Chooses a free port where none is given.
-fn reserve(address: SocketAddr) -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind(address).and_then(|listener| listener.local_addr());
-    listener.map_err(|error| Failure::new(format!("cannot listen on {address}: {error}")))
+/// Chooses a free port where none is given. The socket keeps it from being chosen for others, and being bound but not
+/// listening, it lets the listener that asks for this very port have it.
+fn reserve(address: SocketAddr) -> Result<(SocketAddr, TcpSocket), Failure> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok((socket.local_addr()?, socket))
+    };
+    bind().map_err(|error: std::io::Error| Failure::new(format!("cannot listen on {address}: {error}")))
 }
 
 async fn start_sim(args: &DevArgs, public_url: &str) -> Result<RunningSim, Failure> {
@@ -208,8 +216,12 @@ mod tests {
         assert!(loopback("0.0.0.0:7601").is_err() && loopback("localhost:1").is_err());
     }
 
-    #[test]
-    fn a_free_port_is_chosen_where_none_is_given() {
-        assert_ne!(reserve("127.0.0.1:0".parse().unwrap()).unwrap().port(), 0);
+    #[tokio::test]
+    async fn a_reserved_port_is_given_to_nobody_but_its_listener() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (address, _reserved) = reserve(any).unwrap();
+        let others: Vec<_> = (0..200).map(|_| std::net::TcpListener::bind(any).unwrap()).collect();
+        assert!(others.iter().all(|other| other.local_addr().unwrap() != address));
+        tokio::net::TcpListener::bind(address).await.expect("it is ours");
     }
 }

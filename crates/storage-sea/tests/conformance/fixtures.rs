@@ -114,7 +114,11 @@ impl PostgresDatabase {
         let mut random = [0; 8];
         SystemRng.fill(&mut random);
         let name = format!("tw_{:016x}", u64::from_le_bytes(random));
-        execute(&server, format!("CREATE DATABASE {name}")).await;
+        // A collation that is not byte by byte, so that a column that relies on the default shows.
+        let create = format!(
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+        );
+        execute(&server, create).await;
         Self { server, name }
     }
 

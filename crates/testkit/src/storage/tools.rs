@@ -49,7 +49,10 @@ where
         .map(|number| {
             let barrier = Arc::clone(&barrier);
             let call = task(number, Arc::clone(storage));
+            let storage = Arc::clone(storage);
             tokio::spawn(async move {
+                // Opens the pool's connections, which would let the first few callers run ahead.
+                storage.list_issuer_keys().await.expect("the database answers");
                 barrier.wait().await;
                 call.await
             })

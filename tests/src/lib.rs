@@ -24,10 +24,12 @@ mod clients;
 mod command;
 mod config;
 mod database;
+mod dev;
 mod files;
 pub mod parts;
 mod ports;
 mod process;
+mod script;
 mod serve;
 mod world;
 
@@ -36,9 +38,11 @@ pub use clients::{Bearer, Clients, Connected, get_token};
 pub use command::{Finished, Tokenward, binary, workspace};
 pub use config::Settings;
 pub use database::{Database, POSTGRES};
+pub use dev::Dev;
 pub use files::{Scratch, write_private};
 pub use ports::free_port;
 pub use process::{Captured, Ended, Process, Signal};
+pub use script::Script;
 pub use serve::{Addresses, Serve};
 pub use world::World;
 

@@ -241,6 +241,16 @@ impl World {
         found.unwrap_or_else(|| panic!("{tenant} has no active connection to {account}")).connection_id
     }
 
+    /// Waits until something holds that no event tells of; false when patience ends.
+    pub async fn wait_until(&self, mut holds: impl FnMut() -> bool) -> bool {
+        let asked = async {
+            while !holds() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::PATIENCE, asked).await.is_ok()
+    }
+
     /// Gets a tenant's token as the service.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ struct Rights(&'static [Role], bool);
 /// Whoever may get tokens, given an access rule. Operators can grant access to themselves; auditors only read.
 const ASK: Rights = Rights(&[Role::Service, Role::Operator, Role::Admin], false);
 const READ: Rights = Rights(&[Role::Operator, Role::Admin, Role::Auditor], false);
-const OPERATE: Rights = Rights(&[Role::Operator], true);
+const OPERATE: Rights = Rights(&[Role::Operator, Role::Admin], true);
 const ADMINISTER: Rights = Rights(&[Role::Admin], true);
 
 macro_rules! methods {

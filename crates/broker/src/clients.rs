@@ -99,13 +99,27 @@ impl Broker {
             misconfigured(id, "its provider is not in the server's configuration")
                 .with("provider", client.provider.as_str())
         })?;
-        let mut secrets = Vec::new();
+        let (mut secrets, mut damaged) = (Vec::new(), None);
         let records = self.storage().list_client_secrets(id).await?;
         let usable = |state| records.iter().filter(move |record| record.state == state);
         for record in usable(ClientSecretState::Active).chain(usable(ClientSecretState::Enabled)) {
             let name = secret_record(id, record.secret_version);
-            let secret = self.sealer().open_text(client_secret_place(&name), &record.sealed).await?;
-            secrets.push((record.secret_version, secret));
+            match self.sealer().open_text(client_secret_place(&name), &record.sealed).await {
+                Ok(secret) => secrets.push((record.secret_version, secret)),
+                Err(error) if error.reason == Reason::StoredDataDamaged => {
+                    self.metrics().alert("stored_data_damaged", &name);
+                    let message = format!(
+                        "OAuth client {id}, secret version {}: {}; restore its row or the key, or add the secret again",
+                        record.secret_version, error.message
+                    );
+                    damaged.get_or_insert(error.saying(message).with("oauth_client_id", id.as_str()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // Another version may do.
+        if let (Some(error), true) = (damaged, secrets.is_empty()) {
+            return Err(error);
         }
         Ok(ClientEntry { client, provider, secrets, guard: ClientGuard::default() })
     }

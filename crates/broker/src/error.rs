@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokenward_crypto::{CryptoError, CryptoErrorKind};
 use tokenward_storage::{StorageError, StorageErrorKind};
+use tokenward_types::InvalidId;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -150,6 +151,13 @@ impl Error {
         self
     }
 
+    /// Says it otherwise, where more is known.
+    #[must_use]
+    pub(crate) fn saying(mut self, message: String) -> Self {
+        self.message = message;
+        self
+    }
+
     /// Adds when another try makes sense.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
@@ -167,6 +175,18 @@ impl Error {
     /// A field that is missing or malformed.
     pub fn invalid(field: &'static str, message: impl fmt::Display) -> Self {
         Self::new(Reason::InvalidRequest, format!("{field}: {message}")).with("field", field)
+    }
+
+    /// An identifier that is malformed; its own message names the field.
+    pub fn invalid_id(error: &InvalidId) -> Self {
+        Self::new(Reason::InvalidRequest, error.to_string()).with("field", error.kind)
+    }
+
+    /// Something that is there already.
+    pub(crate) fn or_exists(error: StorageError, kind: &'static str, id: impl fmt::Display) -> Self {
+        let taken = error.kind() == StorageErrorKind::AlreadyExists;
+        let error = Self::from(error);
+        if taken { error.saying(format!("there is a {kind} {id} already")).with("kind", kind) } else { error }
     }
 
     /// Something that is not there.

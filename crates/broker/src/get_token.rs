@@ -216,15 +216,15 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
 
 /// Checks what memory did not know.
 fn validate(request: &TokenRequest<'_>) -> Result<TenantId, Error> {
-    let tenant = TenantId::parse(request.tenant).map_err(|error| Error::invalid("tenant_id", error))?;
+    let tenant = TenantId::parse(request.tenant).map_err(|error| Error::invalid_id(&error))?;
     if !request.provider.is_empty() {
-        ProviderName::parse(request.provider).map_err(|error| Error::invalid("provider", error))?;
+        ProviderName::parse(request.provider).map_err(|error| Error::invalid_id(&error))?;
     }
     if !request.connection.is_empty() {
-        ConnectionId::parse(request.connection).map_err(|error| Error::invalid("connection_id", error))?;
+        ConnectionId::parse(request.connection).map_err(|error| Error::invalid_id(&error))?;
     }
     if !request.account.is_empty() {
-        AccountId::parse(request.account).map_err(|error| Error::invalid("account_id", error))?;
+        AccountId::parse(request.account).map_err(|error| Error::invalid_id(&error))?;
     }
     Scopes::new(request.scopes).map_err(|error| Error::invalid("scopes", error))?;
     Ok(tenant)

@@ -49,9 +49,8 @@ impl Broker {
         connection: &str,
         fingerprint: &str,
     ) -> Result<ReportOutcome, Error> {
-        let tenant = TenantId::parse(tenant).map_err(|error| Error::invalid("tenant_id", error))?;
-        let connection =
-            ConnectionId::parse(connection).map_err(|error| Error::invalid("connection_id", error))?;
+        let tenant = TenantId::parse(tenant).map_err(|error| Error::invalid_id(&error))?;
+        let connection = ConnectionId::parse(connection).map_err(|error| Error::invalid_id(&error))?;
         let fingerprint = Fingerprint::parse(fingerprint)
             .ok_or_else(|| Error::invalid("fingerprint", "is not one that GetToken gave"))?;
         let rules = self.rules().of(principal);

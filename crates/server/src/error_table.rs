@@ -301,10 +301,12 @@ pub fn to_status(error: &Error, request_id: &RequestId) -> Status {
         .collect();
     let mut details = ErrorDetails::new();
     details.set_error_info(error.reason.as_str(), DOMAIN, metadata);
-    if let Some(wait) = error.retry_after {
+    let row = lookup(error.reason);
+    // A wait that the broker keeps for itself promises nothing to callers who cannot be helped by waiting.
+    if let Some(wait) = error.retry_after.filter(|_| row.retryable) {
         details.set_retry_info(Some(wait));
     }
-    Status::with_error_details(lookup(error.reason).code, error.message.clone(), details)
+    Status::with_error_details(row.code, error.message.clone(), details)
 }
 
 /// The name of a status code as the gRPC specification writes it.

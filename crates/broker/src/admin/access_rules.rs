@@ -111,7 +111,8 @@ impl Broker {
 
     async fn try_create_access_rule(&self, rule: &AccessRule) -> Result<AccessRule, Error> {
         self.check_rule(rule)?;
-        Ok(self.storage().create_access_rule(rule).await?)
+        let created = self.storage().create_access_rule(rule).await;
+        created.map_err(|error| Error::or_exists(error, "access rule", &rule.id))
     }
 
     /// The rule.

@@ -102,7 +102,8 @@ impl Broker {
             Some(secret) => Some(self.seal_client_secret(&client.id, 1, secret).await?),
             None => None,
         };
-        let stored = self.storage().create_oauth_client(&client).await?;
+        let stored = self.storage().create_oauth_client(&client).await;
+        let stored = stored.map_err(|error| Error::or_exists(error, "OAuth client", &client.id))?;
         if let Some(sealed) = sealed {
             let record = self.secret_record(&client.id, 1, sealed);
             if let Err(error) = self.storage().add_client_secret(&record).await {
@@ -324,17 +325,17 @@ impl Broker {
     ) -> Result<ClientSecretRecord, Error> {
         let secrets = self.storage().list_client_secrets(id).await?;
         let active = secrets.iter().find(|secret| secret.state == ClientSecretState::Active);
-        if let Some(active) = active.filter(|active| active.secret_version != version) {
-            if self.is_refused(id, active.secret_version).await? {
-                return Err(Error::new(
-                    Reason::InUse,
-                    format!(
-                        "the provider refuses the active secret, version {}, at the moment: version {version} may be the \
-                         one that works",
-                        active.secret_version
-                    ),
-                ));
-            }
+        if let Some(active) = active.filter(|active| active.secret_version != version)
+            && self.is_refused(id, active.secret_version).await?
+        {
+            return Err(Error::new(
+                Reason::InUse,
+                format!(
+                    "the provider refuses the active secret, version {}, at the moment: version {version} may be the \
+                     one that works",
+                    active.secret_version
+                ),
+            ));
         }
         match self.storage().retire_client_secret(id, version, self.clock().now()).await {
             Ok(record) => record.ok_or_else(|| missing_version(id, version)),

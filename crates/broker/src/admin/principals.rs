@@ -28,7 +28,12 @@ impl Broker {
         principal: &Principal,
         reason: &str,
     ) -> Result<BlockedPrincipal, Error> {
+        validate::principal(principal)?;
         validate::description("reason", reason)?;
+        // Nobody may be left who could take it back.
+        if *principal == actor.principal {
+            return Err(Error::invalid("principal", "is your own: another admin can block you"));
+        }
         let blocked = BlockedPrincipal {
             principal: principal.clone(),
             reason: reason.to_owned(),

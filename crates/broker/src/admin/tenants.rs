@@ -59,7 +59,8 @@ impl Broker {
             updated_at: now,
             version: 1,
         };
-        Ok(self.storage().create_tenant(&tenant).await?)
+        let created = self.storage().create_tenant(&tenant).await;
+        created.map_err(|error| Error::or_exists(error, "tenant", &tenant.id))
     }
 
     /// The tenant.

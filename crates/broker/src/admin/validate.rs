@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokenward_types::{ProviderName, Scopes};
+use tokenward_types::{Principal, ProviderName, Scopes};
 use url::Url;
 
 use crate::{Broker, Error};
@@ -17,6 +17,8 @@ const MAX_URL: usize = 2048;
 const MAX_PATTERN: usize = 255;
 const MAX_CLIENT_ID: usize = 255;
 const MAX_SECRET: usize = 4096;
+const NO_ISSUER: &str =
+    "names no issuer, so that it stands for nobody: give <issuer>:<name>, such as builtin:billing";
 
 fn text(field: &'static str, text: &str, max: usize) -> Result<(), Error> {
     if text.len() > max {
@@ -109,6 +111,9 @@ pub(super) fn principal_pattern(pattern: &str) -> Result<(), Error> {
     let well_formed = pattern.len() <= MAX_PATTERN
         && pattern.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'*')
         && pattern.bytes().all(body);
+    if well_formed && !pattern.contains([':', '*']) {
+        return Err(Error::invalid("principal", NO_ISSUER));
+    }
     if well_formed {
         return Ok(());
     }
@@ -116,6 +121,14 @@ pub(super) fn principal_pattern(pattern: &str) -> Result<(), Error> {
         "principal",
         "must be 1 to 255 letters, digits and \"._:@/+=|-*\", such as builtin:billing or builtin:*",
     ))
+}
+
+/// A principal to block. One that cannot exist is a slip of the pen, and whoever was meant would go on.
+pub(super) fn principal(principal: &Principal) -> Result<(), Error> {
+    match principal.as_str().split_once(':') {
+        Some((issuer, name)) if !issuer.is_empty() && !name.is_empty() => Ok(()),
+        _ => Err(Error::invalid("principal", NO_ISSUER)),
+    }
 }
 
 /// A client secret. The message never shows it.

@@ -37,8 +37,6 @@ pub struct FinishedConnect {
     pub account_name: String,
     /// Where the browser may go on to.
     pub return_url: Option<String>,
-    /// The cookie that is no longer needed.
-    pub cookie_name: String,
 }
 
 impl Broker {
@@ -72,7 +70,6 @@ impl Broker {
             account: connection.account,
             account_name: connection.account_name,
             return_url: link.return_url,
-            cookie_name: self.cookie_name(&attempt.state_hash),
         })
     }
 

@@ -88,6 +88,7 @@ impl Broker {
             let result = landing.broker.run_refresh(&landing.key.0, &landing.key.1, want).await;
             let took = landing.broker.clock().monotonic().since(started);
             landing.broker.metrics().refresh_seconds.observe(took.as_secs_f64());
+            let result = result.map_err(|error| landing.broker.name_damage(&landing.key, error));
             drop(landing);
             result
         });
@@ -99,5 +100,18 @@ impl Broker {
         .shared();
         flights.insert(key, flight.clone());
         flight
+    }
+
+    /// Says which connection cannot be read and what helps: whoever found it knows a ciphertext alone.
+    fn name_damage(&self, (_, connection): &Key, error: Error) -> Error {
+        if error.reason != Reason::StoredDataDamaged || error.metadata.contains_key("oauth_client_id") {
+            return error;
+        }
+        self.metrics().alert("stored_data_damaged", connection.as_str());
+        let message = format!(
+            "connection {connection}: {}; restore its row or the key, or have the customer connect again",
+            error.message
+        );
+        error.saying(message).with("connection_id", connection.as_str())
     }
 }

@@ -1,6 +1,7 @@
 //! What callers, operators and customers can rely on, tried on real SQLite, a real keyring and the stand-in HubSpot.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+mod admin;
 mod connect;
 mod get_token;
 mod grants;

@@ -111,14 +111,9 @@ pub(super) async fn callback<F: ConnectFlow>(
     };
     match finished {
         Ok(done) => {
-            // The removal must carry the attributes that the cookie was set with.
-            let secure = done.cookie_name.starts_with("__Host-");
-            let cookie = cookies::set(&done.cookie_name, "", std::time::Duration::ZERO, secure);
-            let mut response = result(Outcome::Connected(Arc::new(done)));
-            if let Some(cookie) = cookie {
-                response.headers_mut().insert(SET_COOKIE, cookie);
-            }
-            response
+            // The cookie stays until it expires: who reloads the page is told that it came before, not that the browser
+            // is the wrong one. Its state is used up.
+            result(Outcome::Connected(Arc::new(done)))
         }
         Err(error) => {
             let mut response = result(Outcome::Failed { reason: error.reason, request_id });

@@ -98,7 +98,6 @@ mod tests {
             account: AccountId::parse("42").unwrap(),
             account_name: String::new(),
             return_url: None,
-            cookie_name: String::new(),
         }))
     }
 

@@ -27,10 +27,9 @@ async fn success_leads_to_a_page_whose_address_holds_neither_code_nor_state() {
     assert_eq!(response.status(), 303);
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     assert!(!location.contains(CODE) && !location.contains("st4te"), "{location}");
-    assert_eq!(
-        response.headers()["set-cookie"],
-        "__Host-tokenward-1=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure",
-        "the attempt's cookie goes"
+    assert!(
+        !response.headers().contains_key("set-cookie"),
+        "a reload must still be told apart from a stranger"
     );
     assert!(!response.text().await.unwrap().contains(CODE));
 

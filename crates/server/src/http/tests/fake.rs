@@ -183,7 +183,6 @@ pub(super) fn connected() -> FinishedConnect {
         account: AccountId::parse("4242").unwrap(),
         account_name: "acme.example".to_owned(),
         return_url: None,
-        cookie_name: "__Host-tokenward-1".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connect flow step by step, as a browser walks it but without one: link page, start, consent, callback, result.
 
-use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use reqwest::header::{COOKIE, HeaderMap, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::{Client, Response, StatusCode, redirect};
 use url::Url;
 
@@ -32,6 +32,8 @@ pub struct Landed {
     pub status: StatusCode,
     /// Its address.
     pub url: Url,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// Its HTML.
     pub html: String,
 }
@@ -76,8 +78,8 @@ impl Walk {
         if response.status() == StatusCode::SEE_OTHER {
             response = self.open(location(&response)).await;
         }
-        let (status, url) = (response.status(), response.url().clone());
-        Landed { status, url, html: response.text().await.expect("a page can be read") }
+        let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
+        Landed { status, url, headers, html: response.text().await.expect("a page can be read") }
     }
 
     async fn open(&self, url: Url) -> Response {

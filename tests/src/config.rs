@@ -11,6 +11,7 @@ pub struct Settings {
     values: Table,
     path: PathBuf,
     public_url: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Settings {
@@ -26,6 +27,7 @@ impl Settings {
             values: Table::new(),
             path: folder.file("tokenward.toml"),
             public_url: public_url.clone(),
+            environment: Vec::new(),
         };
         settings.values.insert("storage".into(), Value::Table(database.section()));
         settings
@@ -71,6 +73,18 @@ impl Settings {
             .set("providers.hubspot.authorize_url", format!("{base_url}/oauth/authorize"))
             .set("providers.hubspot.allow_http", true)
             .set("providers.hubspot.allow_private_addresses", true)
+    }
+
+    /// Sets an environment variable for the calls that read this configuration.
+    pub fn env(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A call of the binary that reads this configuration; the arguments are split at spaces.
+    pub fn call(&self, arguments: &str) -> Tokenward {
+        let call = Tokenward::new(arguments).arg("--config").arg(self.write());
+        self.environment.iter().fold(call, |call, (name, value)| call.env(name, value.as_str()))
     }
 
     /// Where browsers reach the connect flow.

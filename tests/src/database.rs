@@ -37,6 +37,15 @@ impl Database {
         Some(Self::Postgres { url: url.into(), server })
     }
 
+    /// The same PostgreSQL database by another URL, such as one with a password.
+    #[must_use]
+    pub fn at(mut self, other: &str) -> Self {
+        if let Self::Postgres { url, .. } = &mut self {
+            other.clone_into(url);
+        }
+        self
+    }
+
     /// The section `[storage]` of the configuration.
     pub fn section(&self) -> toml::Table {
         let mut section = toml::Table::new();

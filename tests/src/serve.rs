@@ -50,7 +50,7 @@ impl Serve {
 
     /// The call that starts a server.
     pub fn call(settings: &Settings) -> Tokenward {
-        Tokenward::new("serve --config").arg(settings.write())
+        settings.call("serve")
     }
 
     /// Makes a call and waits until the server serves.

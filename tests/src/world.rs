@@ -156,7 +156,7 @@ impl World {
 
     /// An admin's caller token from configuration and key alone.
     pub async fn bootstrap_admin(&self) -> String {
-        let call = Tokenward::new("principal bootstrap-admin --config").arg(self.settings.write());
+        let call = self.settings.call("principal bootstrap-admin");
         call.run().await.ok().trim().to_owned()
     }
 

@@ -34,7 +34,9 @@ fn may(name: &str) -> Option<May<'static>> {
         "types" | "api" | "hubspot-sim" => May::Only(vec![]),
         "storage" | "crypto" | "provider" | "plugin" => May::Only(vec!["types", "plugin"]),
         _ if is_backend(name) => traits_and(&["types"]),
-        "auth" | "config" => May::Only(vec!["types"]),
+        "auth" => May::Only(vec!["types"]),
+        // Backends' sections and the list of problems.
+        "config" => May::Only(vec!["types", "plugin"]),
         "broker" | "testkit" => traits_and(&["types"]),
         "server" => traits_and(&["types", "api", "auth", "broker"]),
         "client" => May::Only(vec!["api"]),

@@ -83,6 +83,11 @@ impl CallerRules {
         !self.everywhere.is_empty() || self.by_tenant.contains_key(tenant)
     }
 
+    /// Whether a rule matches the tenant, for whatever provider.
+    pub(crate) fn concerns(&self, tenant: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.names(tenant) || self.by_label.iter().any(|rule| selects(&rule.tenants, labels))
+    }
+
     /// The rules for a tenant and a provider.
     pub(crate) fn matching<'a>(
         &'a self,
@@ -91,18 +96,19 @@ impl CallerRules {
         provider: &'a ProviderName,
     ) -> impl Iterator<Item = &'a AccessRule> + Clone {
         let named = self.by_tenant.get(tenant).map_or(&[][..], Vec::as_slice).iter();
-        let labelled = self.by_label.iter().filter(move |rule| match &rule.tenants {
-            TenantSelector::Labels(wanted) => {
-                wanted.iter().all(|(key, value)| labels.get(key).is_some_and(|label| label == value))
-            }
-            _ => false,
-        });
+        let labelled = self.by_label.iter().filter(move |rule| selects(&rule.tenants, labels));
         named
             .chain(labelled)
             .chain(&self.everywhere)
             .map(|rule| &**rule)
             .filter(move |rule| rule.provider.as_ref().is_none_or(|wanted| wanted == provider))
     }
+}
+
+/// Whether a selector by labels matches.
+fn selects(selector: &TenantSelector, labels: &BTreeMap<String, String>) -> bool {
+    let TenantSelector::Labels(wanted) = selector else { return false };
+    wanted.iter().all(|(key, value)| labels.get(key).is_some_and(|label| label == value))
 }
 
 /// Whether one scope is in a grant.

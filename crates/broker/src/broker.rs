@@ -8,19 +8,21 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokenward_crypto::KeyEncryption;
 use tokenward_provider::Provider;
-use tokenward_storage::{ConnectionFilter, ConnectionState, PageRequest, Storage};
+use tokenward_storage::{ConnectionState, Storage};
 use tokenward_types::{Clock, ProviderName, Rng, Scopes, TenantId, generate_suffix};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::access::RuleBook;
 use crate::clients::Clients;
 use crate::directory::Directory;
-use crate::due::{Due, Schedule};
+use crate::due::Schedule;
 use crate::metrics::ConnectionLabels;
 use crate::refresh::{Flights, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
-use crate::{Error, Metrics, Sealer, Settings};
+use crate::{Error, Metrics, Reason, Sealer, Settings};
 
 /// How often links and attempts that expired are removed, and connections are counted.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -82,6 +84,7 @@ struct Inner {
     sealer: Sealer,
     directory: Directory,
     rules: ArcSwap<RuleBook>,
+    reloading: tokio::sync::Mutex<()>,
     clients: Clients,
     flights: Flights,
     unsaved: Unsaved,
@@ -89,6 +92,8 @@ struct Inner {
     reports: Reports,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
+    /// Counts tasks that hold what a provider gave and is not stored yet.
+    delicate: watch::Sender<usize>,
 }
 
 /// The use cases over the traits. Cloning shares it.
@@ -131,6 +136,7 @@ impl Broker {
                 .map(|provider| (provider.info().name.clone(), provider))
                 .collect(),
             rules: ArcSwap::from_pointee(rules),
+            reloading: tokio::sync::Mutex::default(),
             clients: Clients::default(),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
@@ -138,6 +144,7 @@ impl Broker {
             reports: Reports::default(),
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
+            delicate: watch::Sender::new(0),
             storage,
             clock,
             rng,
@@ -145,22 +152,8 @@ impl Broker {
             metrics,
             sealer,
         }));
-        broker.resume().await?;
         broker.start_maintenance();
         Ok(broker)
-    }
-
-    /// Takes up what a former process left: suspects to verify, grants that were pending.
-    async fn resume(&self) -> Result<(), Error> {
-        let filter = ConnectionFilter { state: Some(ConnectionState::Suspect), ..Default::default() };
-        let suspects = self.storage().list_connections(&filter, &PageRequest::first()).await?;
-        for connection in suspects.items {
-            let at = connection.state_since + self.settings().suspect_confirm_after;
-            self.schedule().push(at, connection.tenant, connection.id, Due::Confirm);
-        }
-        let broker = self.clone();
-        self.spawn(async move { broker.resume_pending_grants().await });
-        Ok(())
     }
 
     fn start_maintenance(&self) {
@@ -181,7 +174,14 @@ impl Broker {
             self.0.maintenance.lock().push(task);
         };
         every(Duration::from_secs(1), |broker| Box::pin(async move { broker.run_due() }));
-        every(Duration::from_secs(5), |broker| Box::pin(async move { broker.run_revocations().await }));
+        every(Duration::from_secs(5), |broker| {
+            Box::pin(async move {
+                broker.run_revocations().await;
+                if let Err(error) = broker.resolve_attempts().await {
+                    tracing::warn!(%error, "cannot resolve attempts");
+                }
+            })
+        });
         every(HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
     }
 
@@ -193,6 +193,12 @@ impl Broker {
             tracing::warn!(%error, "cannot delete expired links");
         }
         self.resume_pending_grants().await;
+        if let Err(error) = self.plan_suspects().await {
+            tracing::warn!(%error, "cannot read suspects");
+        }
+        if let Err(error) = self.reload_rules().await {
+            tracing::warn!(%error, "cannot read access rules");
+        }
         match self.storage().count_connections().await {
             Ok(counts) => {
                 for provider in self.0.providers.keys() {
@@ -217,6 +223,7 @@ impl Broker {
             task.abort();
         }
         let finished = async {
+            let _ = self.0.delicate.subscribe().wait_for(|count| *count == 0).await;
             self.0.flights.finished().await;
             self.0.unsaved.finished().await;
         };
@@ -239,6 +246,8 @@ impl Broker {
     /// # Errors
     /// `StorageUnavailable`: the rules in memory stay.
     pub async fn reload_rules(&self) -> Result<(), Error> {
+        // One at a time: what was read earlier must not replace what was read later.
+        let _one = self.0.reloading.lock().await;
         let rules = RuleBook::load(&*self.0.storage).await?;
         self.0.rules.store(Arc::new(rules));
         Ok(())
@@ -328,13 +337,34 @@ impl Broker {
         &self.0.reports
     }
 
+    /// Runs a task that no caller can cancel, and that a shutdown waits for.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        struct Counted(Broker);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.0.delicate.send_modify(|count| *count -= 1);
+            }
+        }
+        self.0.delicate.send_modify(|count| *count += 1);
+        let counted = Counted(self.clone());
+        let task = self.spawn(async move {
+            let result = task.await;
+            drop(counted);
+            result
+        });
+        task.await.unwrap_or_else(|error| Err(Error::new(Reason::Internal, "internal error").internal(error)))
+    }
+
     /// Runs a task that no caller can cancel.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.0.runtime.spawn(task)
+        self.0.runtime.spawn(task.in_current_span())
     }
 }
 

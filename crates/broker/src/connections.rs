@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tokenward_storage::{
-    Connection, ConnectionFilter, ConnectionState, Page, PageRequest, Revocation, StorageErrorKind, Version,
+    AccountRef, Connection, ConnectionFilter, ConnectionState, Page, PageRequest, Revocation,
+    StorageErrorKind, Version,
 };
 use tokenward_types::{ConnectionId, TenantId};
 
@@ -16,6 +17,8 @@ use crate::{Actor, Error, Place, Reason, audit};
 const REVOCATIONS: u32 = 20;
 /// The first wait after a failed revocation, and the longest.
 const REVOCATION_BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+/// How often an attempt in flight is looked at again.
+const ATTEMPT_POLL: Duration = Duration::from_millis(100);
 /// After so many tries a revocation is given up: about two days.
 const REVOCATION_TRIES: i32 = 50;
 
@@ -61,7 +64,7 @@ impl Broker {
                 ));
             }
             self.tenant(tenant).await?;
-            self.refresh(tenant, id, Want::Now).await?;
+            self.refresh_surely(tenant, id, Want::Now).await?;
             self.get_connection(tenant, id).await
         }
         .await;
@@ -84,13 +87,10 @@ impl Broker {
         let reason = if reason.is_empty() { "disconnected" } else { reason };
         let result = async {
             let before = self.get_connection(tenant, id).await?;
-            self.flights().wait_for(tenant, id).await;
-            let after = self
-                .storage()
-                .disconnect(tenant, id, etag, reason, self.now())
-                .await?
-                .ok_or_else(|| Error::not_found("connection", id))?;
+            let after = self.disconnect_after_attempt(tenant, id, etag, reason).await;
+            // Whatever the outcome: of one that is unknown, memory must not give out what the database took back.
             self.forget_tenant(tenant);
+            let after = after?;
             if before.state != after.state {
                 audit::state_change(tenant, id, state_name(before.state), state_name(after.state), reason);
             }
@@ -100,6 +100,38 @@ impl Broker {
         }
         .await;
         audit::admin_result(actor, "connection.disconnect", &format!("{tenant}/{id}"), result)
+    }
+
+    /// Disconnects when no attempt is in flight any more, so that the newest token is the one that is revoked.
+    async fn disconnect_after_attempt(
+        &self,
+        tenant: &TenantId,
+        id: &ConnectionId,
+        etag: Option<Version>,
+        reason: &str,
+    ) -> Result<Connection, Error> {
+        let patience = self.settings().lease + Duration::from_secs(2);
+        let started = self.clock().monotonic();
+        loop {
+            self.flights().wait_for(tenant, id).await;
+            let seen = self.get_connection(tenant, id).await?;
+            if etag.is_some_and(|etag| etag != seen.version) {
+                return Err(Error::new(Reason::EtagMismatch, "the connection changed since it was read")
+                    .with("etag", seen.version.to_string()));
+            }
+            let disconnected =
+                self.storage().disconnect(tenant, id, Some(seen.version), reason, self.now()).await;
+            match disconnected {
+                Ok(after) => return after.ok_or_else(|| Error::not_found("connection", id)),
+                Err(error)
+                    if error.kind() == StorageErrorKind::Conflict
+                        && self.clock().monotonic().since(started) < patience =>
+                {
+                    tokio::time::sleep(ATTEMPT_POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Deletes a disconnected connection's record.
@@ -161,6 +193,14 @@ impl Broker {
         }
         let client = self.client(oauth_client).await?;
         if !client.provider.info().revocation {
+            return Ok(finish().await?);
+        }
+        let sharers = self.storage().find_account(&client.client.provider, &revocation.account).await?;
+        let is_shared = |other: &AccountRef| {
+            other.oauth_client.as_ref() == Some(oauth_client) && other.state != ConnectionState::Revoked
+        };
+        if sharers.iter().any(is_shared) {
+            // The customer connected again: revoking the old token might end the new grant.
             return Ok(finish().await?);
         }
         let place = Place::token(tenant, connection.as_str(), "refresh_token", *grant_fence);

@@ -9,9 +9,9 @@ use tokenward_types::{
     TenantId, Timestamp,
 };
 
-use crate::broker::Broker;
+use crate::broker::{Broker, state_name};
 use crate::refresh::expiry;
-use crate::{Error, Place, Reason};
+use crate::{Error, Place, Reason, audit};
 
 /// How often a consent starts over because a refresh moved the connection under it.
 const MAX_ROUNDS: usize = 10;
@@ -127,9 +127,15 @@ impl Broker {
                 }
             };
             let consent = self.sealed_consent(&grant, connection, base, fence).await?;
-            match self.storage().save_consent(&consent).await {
+            let saved = self.storage().save_consent(&consent).await;
+            // Whatever the outcome: of one that is unknown, memory must not know less than the database.
+            self.forget_tenant(&grant.tenant);
+            match saved {
                 Ok(stored) => {
-                    self.forget_tenant(&grant.tenant);
+                    if let Some(former) = existing.filter(|former| former.state != stored.state) {
+                        let (from, to) = (state_name(former.state), state_name(stored.state));
+                        audit::state_change(&stored.tenant, &stored.id, from, to, "connected again");
+                    }
                     return Ok(stored);
                 }
                 Err(error)

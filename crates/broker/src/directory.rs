@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokenward_storage::{Connection, ConnectionState, Tenant, Version};
@@ -61,6 +62,20 @@ impl Entry {
             change(&mut next);
             next
         });
+    }
+
+    /// Takes a token that a refresh brought while this entry was not in memory.
+    pub(crate) fn adopt(&self, live: &Arc<LiveToken>) {
+        let is_news =
+            |snapshot: &Snapshot| snapshot.live.as_ref().is_none_or(|known| known.issued_at < live.issued_at);
+        if is_news(&self.snapshot()) {
+            self.update(|snapshot| {
+                if is_news(snapshot) && snapshot.state != ConnectionState::Revoked {
+                    snapshot.scopes = live.scopes.clone();
+                    snapshot.live = Some(Arc::clone(live));
+                }
+            });
+        }
     }
 
     /// Notes that somebody asked for its token.
@@ -138,6 +153,8 @@ impl Directory {
     pub(crate) fn new(max_connections: u64) -> Self {
         let tenants = Cache::builder()
             .max_capacity(max_connections)
+            // A newcomer is asked for right now: it must not be turned away because older ones were asked for more often.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_: &TenantId, entry: &Arc<TenantEntry>| {
                 u32::try_from(entry.connections.len().max(1)).unwrap_or(u32::MAX)
             })

@@ -1,16 +1,23 @@
 //! What is to be done at some time: refreshes ahead of expiry, second looks at suspects.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokenward_types::{ConnectionId, TenantId, Timestamp};
 
+use tokenward_provider::Rotation;
+use tokenward_storage::{ConnectionFilter, ConnectionState, PageRequest};
+
+use crate::Error;
 use crate::broker::Broker;
 use crate::directory::Entry;
 use crate::refresh::Want;
 use crate::token::LiveToken;
+
+/// How many unresolved attempts are taken up at once.
+const UNRESOLVED: u32 = 20;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,20 +32,34 @@ type Item = Reverse<(Timestamp, TenantId, ConnectionId, Due)>;
 
 /// What is due, earliest first.
 #[derive(Default)]
-pub(crate) struct Schedule(Mutex<BinaryHeap<Item>>);
+pub(crate) struct Schedule(Mutex<Items>);
+
+#[derive(Default)]
+struct Items {
+    heap: BinaryHeap<Item>,
+    /// Suspects that will be looked at: once is enough.
+    confirming: HashSet<(TenantId, ConnectionId)>,
+}
 
 impl Schedule {
     /// Adds something.
     pub(crate) fn push(&self, at: Timestamp, tenant: TenantId, connection: ConnectionId, due: Due) {
-        self.0.lock().push(Reverse((at, tenant, connection, due)));
+        let mut items = self.0.lock();
+        if due == Due::Ahead || items.confirming.insert((tenant.clone(), connection.clone())) {
+            items.heap.push(Reverse((at, tenant, connection, due)));
+        }
     }
 
     fn pop(&self, now: Timestamp) -> Option<(TenantId, ConnectionId, Due)> {
         let mut items = self.0.lock();
-        if items.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-            return items.pop().map(|Reverse((_, tenant, connection, due))| (tenant, connection, due));
+        if items.heap.peek().is_none_or(|Reverse((at, ..))| *at > now) {
+            return None;
         }
-        None
+        let Reverse((_, tenant, connection, due)) = items.heap.pop()?;
+        if due == Due::Confirm {
+            items.confirming.remove(&(tenant.clone(), connection.clone()));
+        }
+        Some((tenant, connection, due))
     }
 }
 
@@ -82,5 +103,43 @@ impl Broker {
             return;
         }
         drop(self.refresh(tenant, connection, Want::NewerThan(live.issued_at)));
+    }
+
+    /// Plans a look at every suspect that none is planned for: one that could not be had, or was left by a former process.
+    pub(crate) async fn plan_suspects(&self) -> Result<(), Error> {
+        let filter = ConnectionFilter { state: Some(ConnectionState::Suspect), ..Default::default() };
+        let mut page = PageRequest::first();
+        loop {
+            let suspects = self.storage().list_connections(&filter, &page).await?;
+            for suspect in suspects.items {
+                let at = self.now() + self.next_look(&suspect);
+                self.schedule().push(at, suspect.tenant, suspect.id, Due::Confirm);
+            }
+            match suspects.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes up attempts whose outcome nobody recorded: their process died, or the provider's answer was lost.
+    pub(crate) async fn resolve_attempts(&self) -> Result<(), Error> {
+        for attempt in self.storage().list_unresolved_attempts(UNRESOLVED).await? {
+            let Some(row) = self.storage().get_connection(&attempt.tenant, &attempt.connection).await? else {
+                continue;
+            };
+            let provider = self.provider(&row.provider);
+            let rotates = provider.is_some_and(|provider| provider.info().rotation != Rotation::None);
+            let is_moot = !rotates || attempt.fence < row.grant_fence;
+            let is_over = self.now().since(attempt.started_at) >= self.settings().lease * 4;
+            if is_moot && is_over {
+                self.storage().end_attempt(&attempt.tenant, &attempt.connection, attempt.fence, true).await?;
+            } else if !is_moot {
+                // In memory, so that failures back off.
+                self.tenant(&attempt.tenant).await?;
+                drop(self.refresh(&attempt.tenant, &attempt.connection, Want::NewerThan(attempt.started_at)));
+            }
+        }
+        Ok(())
     }
 }

@@ -10,11 +10,11 @@ use crate::broker::Broker;
 use crate::directory::{Entry, Snapshot, TenantEntry};
 use crate::refresh::Want;
 use crate::select::{denied, select};
-use crate::token::{Token, TokenRequest, Warning, WarningReason};
+use crate::token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
 use crate::{Error, Reason};
 
 /// How often one call refreshes: another caller's refresh may bring a token that is fresh enough for it and not for us.
-const MAX_REFRESHES: u32 = 2;
+const MAX_REFRESHES: u32 = 3;
 
 /// What can be done with what is in memory.
 enum Step {
@@ -52,6 +52,7 @@ impl Broker {
             return Err(denied(request.principal));
         }
         let mut left = MAX_REFRESHES;
+        let mut brought: Option<Arc<LiveToken>> = None;
         loop {
             let Some(tenant_entry) = self.tenant(&tenant).await? else {
                 return Err(if rules.names(request.tenant) {
@@ -60,6 +61,13 @@ impl Broker {
                     denied(request.principal)
                 });
             };
+            if let Some(live) = &brought {
+                // Memory may have lost the connection meanwhile, and the token with it.
+                tenant_entry
+                    .connection(live.connection.as_str())
+                    .into_iter()
+                    .for_each(|entry| entry.adopt(live));
+            }
             // Chosen anew after each refresh: the new token may carry other scopes.
             let entry = match select(&tenant_entry, &rules, self, request) {
                 Ok(entry) => entry,
@@ -76,8 +84,12 @@ impl Broker {
             }
             left -= 1;
             self.metrics().cache_misses.inc();
-            if let Err(error) = self.refresh(&entry.tenant, &entry.id, want).await {
-                return self.living(entry, self.now()).ok_or(error);
+            match self.refresh(&entry.tenant, &entry.id, want).await {
+                Ok(live) => brought = Some(live),
+                Err(error) if is_about_refreshing(error.reason) => {
+                    return self.living(entry, self.now()).ok_or(error);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -118,7 +130,8 @@ impl Broker {
         let settings = self.settings();
         let snapshot = entry.snapshot();
         let Some(live) = &snapshot.live else {
-            return Ok(Step::Refresh(Want::Ttl(min_ttl.unwrap_or(settings.default_min_ttl))));
+            // First what is stored comes into memory, if it lives: what is needed is judged by that.
+            return Ok(Step::Refresh(Want::Ttl(Duration::ZERO)));
         };
         let answer = |warnings, ttl| Ok(Step::Answer(Token { live: Arc::clone(live), ttl, warnings }));
         let (Some(ttl), Some(lifetime)) = (live.ttl(now), live.life()) else {
@@ -162,6 +175,21 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether a failure says only that there is no new token, so that the old one may do.
+fn is_about_refreshing(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::GrantSuspect
+            | Reason::ProviderUnavailable
+            | Reason::ProviderRateLimited
+            | Reason::OAuthClientMisconfigured
+            | Reason::StorageUnavailable
+            | Reason::EncryptionUnavailable
+            | Reason::StoredDataDamaged
+            | Reason::Internal
+    )
 }
 
 fn expires_at_once() -> Error {

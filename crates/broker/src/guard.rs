@@ -33,8 +33,9 @@ enum Pause {
 #[derive(Debug, Default)]
 struct State {
     pause: Option<(Pause, Timestamp)>,
-    /// One call is under way to find out whether the pause may end.
-    probing: bool,
+    /// The call that is under way to find out whether the pause may end.
+    probe: Option<u64>,
+    permits: u64,
     refusals: u32,
     unexpected: HashSet<(TenantId, ConnectionId)>,
     deaths: HashMap<(TenantId, ConnectionId), Timestamp>,
@@ -45,80 +46,114 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct ClientGuard(Mutex<State>);
 
-impl ClientGuard {
-    /// Whether a provider call may be made now. After a pause one call may, and the others wait for its outcome.
-    ///
-    /// # Errors
-    /// `ProviderRateLimited`, `OAuthClientMisconfigured` or `ProviderUnavailable`, with the time to wait.
-    pub(crate) fn admit(&self, client: &OAuthClientId, now: Timestamp) -> Result<(), Error> {
-        let mut state = self.0.lock();
-        let Some((pause, until)) = state.pause else { return Ok(()) };
-        if now >= until && !state.probing {
-            state.probing = true;
-            return Ok(());
+/// Leave to call the provider, and to tell how it went. Dropping it without a word ends a probe, not the pause.
+#[derive(Debug)]
+pub(crate) struct Permit<'a> {
+    guard: &'a ClientGuard,
+    number: u64,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.end_probe(&mut self.guard.0.lock());
+    }
+}
+
+impl Permit<'_> {
+    /// Ends the probe if this is it, and tells whether it was: only a probe's outcome says that a pause is over, since
+    /// other calls were under way before it began.
+    fn end_probe(&self, state: &mut State) -> bool {
+        let is_probe = state.probe == Some(self.number);
+        if is_probe {
+            state.probe = None;
         }
-        let wait = until.until(now).max(Duration::from_secs(1));
-        Err(paused(pause, client).retry_after(wait))
+        is_probe
     }
 
-    /// A call succeeded: whatever was wrong is over.
+    /// The call succeeded.
     pub(crate) fn succeeded(&self, now: Timestamp) {
-        let mut state = self.0.lock();
+        let mut state = self.guard.0.lock();
         state.last_success = Some(now);
-        state.pause = None;
-        state.probing = false;
-        state.refusals = 0;
         state.unexpected.clear();
-    }
-
-    /// A call ended in a way that says nothing about the client as a whole.
-    pub(crate) fn neutral(&self) {
-        let mut state = self.0.lock();
-        if state.probing {
-            // The provider spoke to us about one connection: neither throttle nor credentials stood in the way.
+        if self.end_probe(&mut state) || state.pause.is_none() {
             state.pause = None;
-            state.probing = false;
+            state.refusals = 0;
         }
     }
 
-    /// The probe gave no answer: the pause goes on for a little.
+    /// The provider spoke to us about one connection: neither throttle nor credentials stand in the way.
+    pub(crate) fn neutral(&self) {
+        let mut state = self.guard.0.lock();
+        if self.end_probe(&mut state) {
+            state.pause = None;
+        }
+    }
+
+    /// The provider gave no answer: a pause that was probed goes on for a little.
     pub(crate) fn unanswered(&self, now: Timestamp) {
-        let mut state = self.0.lock();
-        if state.probing {
-            state.probing = false;
+        let mut state = self.guard.0.lock();
+        if self.end_probe(&mut state) {
             state.pause = state.pause.map(|(pause, _)| (pause, now + RATE_LIMIT_DEFAULT));
         }
     }
 
-    /// The provider throttles: every connection of the client waits.
+    /// The provider throttles: every connection of the client waits. Returns how long.
     pub(crate) fn rate_limited(&self, retry_after: Option<Duration>, now: Timestamp) -> Duration {
         let wait = retry_after.unwrap_or(RATE_LIMIT_DEFAULT).clamp(Duration::from_secs(1), PAUSE_MAX);
-        let mut state = self.0.lock();
-        state.probing = false;
-        state.pause = Some((Pause::RateLimited, now + wait));
-        wait
+        let mut state = self.guard.0.lock();
+        self.end_probe(&mut state);
+        let until = match state.pause {
+            Some((_, until)) => until.max(now + wait),
+            None => now + wait,
+        };
+        state.pause = Some((Pause::RateLimited, until));
+        until.until(now)
     }
 
     /// The provider refused every usable secret. Returns how long the breaker stays open.
     pub(crate) fn refused(&self, now: Timestamp) -> Duration {
-        let mut state = self.0.lock();
+        let mut state = self.guard.0.lock();
+        let is_probe = self.end_probe(&mut state);
+        if let Some((Pause::Credentials, until)) = state.pause.filter(|_| !is_probe) {
+            // Calls that were under way together are one refusal.
+            return until.until(now);
+        }
         let wait = BREAKER_FIRST.saturating_mul(1 << state.refusals.min(4)).min(PAUSE_MAX);
         state.refusals += 1;
-        state.probing = false;
         state.pause = Some((Pause::Credentials, now + wait));
         wait
     }
 
     /// An unexpected refusal of one connection. `true` when it opens the breaker for the whole client.
     pub(crate) fn unexpected(&self, tenant: &TenantId, connection: &ConnectionId, now: Timestamp) -> bool {
-        let mut state = self.0.lock();
-        state.probing = false;
+        let mut state = self.guard.0.lock();
+        self.end_probe(&mut state);
         state.unexpected.insert((tenant.clone(), connection.clone()));
         let opens = state.unexpected.len() >= UNEXPECTED_LIMIT;
         if opens {
             state.pause = Some((Pause::Unexpected, now + BREAKER_FIRST));
         }
         opens
+    }
+}
+
+impl ClientGuard {
+    /// Whether a provider call may be made now. After a pause one call may, and the others wait for its outcome.
+    ///
+    /// # Errors
+    /// `ProviderRateLimited`, `OAuthClientMisconfigured` or `ProviderUnavailable`, with the time to wait.
+    pub(crate) fn admit(&self, client: &OAuthClientId, now: Timestamp) -> Result<Permit<'_>, Error> {
+        let mut state = self.0.lock();
+        state.permits += 1;
+        let number = state.permits;
+        if let Some((pause, until)) = state.pause {
+            if now < until || state.probe.is_some() {
+                let wait = until.until(now).max(Duration::from_secs(1));
+                return Err(paused(pause, client).retry_after(wait));
+            }
+            state.probe = Some(number);
+        }
+        Ok(Permit { guard: self, number })
     }
 
     /// A first grant-dead answer. Returns how many connections had one in the window.
@@ -197,45 +232,69 @@ mod tests {
     #[test]
     fn after_a_throttle_one_probe_goes_first() {
         let guard = ClientGuard::default();
-        guard.rate_limited(Some(Duration::from_secs(7)), NOW);
+        guard.admit(&client(), NOW).unwrap().rate_limited(Some(Duration::from_secs(7)), NOW);
         let refused = guard.admit(&client(), NOW).unwrap_err();
         assert_eq!(refused.reason, Reason::ProviderRateLimited);
         assert_eq!(refused.retry_after, Some(Duration::from_secs(7)));
         let later = NOW + Duration::from_secs(7);
-        assert!(guard.admit(&client(), later).is_ok());
+        let probe = guard.admit(&client(), later).unwrap();
         assert!(guard.admit(&client(), later).is_err());
-        guard.succeeded(NOW);
+        probe.succeeded(later);
         assert!(guard.admit(&client(), later).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_ends_without_a_word_lets_the_next_one_probe() {
+        let guard = ClientGuard::default();
+        guard.admit(&client(), NOW).unwrap().rate_limited(Some(Duration::from_secs(7)), NOW);
+        let later = NOW + Duration::from_secs(7);
+        drop(guard.admit(&client(), later).unwrap());
+        guard.admit(&client(), later).unwrap().succeeded(later);
+    }
+
+    #[test]
+    fn a_call_that_was_under_way_before_a_pause_does_not_end_it() {
+        let guard = ClientGuard::default();
+        let (early, other) = (guard.admit(&client(), NOW).unwrap(), guard.admit(&client(), NOW).unwrap());
+        other.rate_limited(Some(Duration::from_secs(60)), NOW);
+        early.succeeded(NOW);
+        assert_eq!(guard.admit(&client(), NOW).unwrap_err().reason, Reason::ProviderRateLimited);
     }
 
     #[test]
     fn a_retry_after_is_believed_for_five_minutes_at_most() {
         let guard = ClientGuard::default();
-        assert_eq!(guard.rate_limited(Some(Duration::from_secs(86_400)), NOW), Duration::from_secs(300));
+        let permit = guard.admit(&client(), NOW).unwrap();
+        assert_eq!(permit.rate_limited(Some(Duration::from_secs(86_400)), NOW), Duration::from_secs(300));
     }
 
     #[test]
     fn the_breaker_opens_longer_each_time() {
         let guard = ClientGuard::default();
-        let waits: Vec<_> = (0..6).map(|_| guard.refused(NOW).as_secs()).collect();
-        assert_eq!(waits, [30, 60, 120, 240, 300, 300]);
-        assert_eq!(guard.admit(&client(), NOW).unwrap_err().reason, Reason::OAuthClientMisconfigured);
+        let together: Vec<_> = (0..5).map(|_| guard.admit(&client(), NOW).unwrap()).collect();
+        assert!(together.iter().all(|permit| permit.refused(NOW) == Duration::from_secs(30)));
+        let mut now = NOW;
+        let waits: Vec<_> = (0..5)
+            .map(|_| {
+                now = now + PAUSE_MAX;
+                guard.admit(&client(), now).unwrap().refused(now).as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [60, 120, 240, 300, 300]);
+        assert_eq!(guard.admit(&client(), now).unwrap_err().reason, Reason::OAuthClientMisconfigured);
     }
 
     #[test]
     fn unexpected_refusals_reach_the_client_only_when_three_connections_show_them() {
         let guard = ClientGuard::default();
-        for n in [1, 1, 1, 2] {
+        let unexpected = |n| {
             let (tenant, connection) = id(n);
-            assert!(!guard.unexpected(&tenant, &connection, NOW));
-        }
-        guard.succeeded(NOW);
-        for n in [1, 2] {
-            let (tenant, connection) = id(n);
-            assert!(!guard.unexpected(&tenant, &connection, NOW));
-        }
-        let (tenant, connection) = id(3);
-        assert!(guard.unexpected(&tenant, &connection, NOW));
+            guard.admit(&client(), NOW).unwrap().unexpected(&tenant, &connection, NOW)
+        };
+        assert!(![1, 1, 1, 2].into_iter().any(unexpected));
+        guard.admit(&client(), NOW).unwrap().succeeded(NOW);
+        assert!(![1, 2].into_iter().any(unexpected));
+        assert!(unexpected(3));
         assert!(guard.admit(&client(), NOW).is_err());
     }
 

@@ -6,7 +6,7 @@ use tokenward_types::{AccountId, ExposeSecret, OAuthClientId, ProviderName, Scop
 use crate::broker::Broker;
 use crate::connect::NewPending;
 use crate::consent::{Verified, grant_failed};
-use crate::{Actor, Error, Reason, audit};
+use crate::{Actor, Error, audit};
 
 /// The longest token that is taken, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -28,11 +28,8 @@ impl Broker {
         let broker = self.clone();
         let (tenant_id, client_id) = (tenant.clone(), oauth_client.clone());
         // Detached: a caller that goes away must not lose what the provider gave for the token.
-        let task = self
-            .spawn(async move { broker.import_grant(&tenant_id, &client_id, refresh_token, account).await });
-        let result = task
-            .await
-            .unwrap_or_else(|error| Err(Error::new(Reason::Internal, "internal error").internal(error)));
+        let import = async move { broker.import_grant(&tenant_id, &client_id, refresh_token, account).await };
+        let result = self.detached(import).await;
         audit::admin_result(actor, "connection.import", &format!("{tenant}/{oauth_client}"), result)
     }
 

@@ -114,24 +114,30 @@ impl Broker {
         let Ok(client) = self.client(client).await else { return ReportOutcome::Unverified };
         if client.provider.info().introspection {
             let Ok(credentials) = client.first_credentials() else { return ReportOutcome::Unverified };
-            if client.guard.admit(&client.client.id, self.now()).is_err() {
+            let Ok(permit) = client.guard.admit(&client.client.id, self.now()) else {
                 return ReportOutcome::Unverified;
-            }
+            };
             match client.provider.introspect(&credentials, &live.access_token, TokenHint::AccessToken).await {
                 Ok(answer) => {
-                    client.guard.neutral();
+                    permit.neutral();
                     if answer.active {
                         return ReportOutcome::Alive;
                     }
+                    entry.update(|snapshot| {
+                        // Known to be dead: nobody gets it any more, even if refreshing fails.
+                        if snapshot.live.as_ref().is_some_and(|known| known.fingerprint == live.fingerprint) {
+                            snapshot.live = None;
+                        }
+                    });
                 }
                 Err(error) => {
-                    client.guard.unanswered(self.now());
+                    permit.unanswered(self.now());
                     tracing::warn!(tenant = %tenant, connection = %connection, class = error.class.as_str(), "cannot verify a reported token");
                     return ReportOutcome::Unverified;
                 }
             }
         }
-        match self.refresh(tenant, connection, Want::NewerThan(live.issued_at)).await {
+        match self.refresh_surely(tenant, connection, Want::NewerThan(live.issued_at)).await {
             Ok(_) => ReportOutcome::Replaced,
             Err(_) => ReportOutcome::Unverified,
         }

@@ -58,6 +58,8 @@ pub struct Sealer {
     keys: Cache<String, Arc<ScopeKeys>>,
     /// Seals that were made and are not counted in the database yet.
     uncounted: Mutex<HashMap<(String, i32), Arc<AtomicI64>>>,
+    /// Counts what was forgotten, so that a reading that began before does not come back after.
+    forgotten: Mutex<u64>,
 }
 
 impl Sealer {
@@ -79,6 +81,7 @@ impl Sealer {
             installation,
             keys: Cache::new(max_cached_data_keys),
             uncounted: Mutex::default(),
+            forgotten: Mutex::default(),
         };
         sealer.check_keys().await?;
         Ok(sealer)
@@ -189,6 +192,8 @@ impl Sealer {
 
     /// Forgets a deleted tenant's keys.
     pub fn forget(&self, scope: &str) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
         self.keys.invalidate(scope);
     }
 
@@ -265,6 +270,7 @@ impl Sealer {
         if let Some(keys) = self.keys.get(scope) {
             return Ok(keys);
         }
+        let reading = *self.forgotten.lock();
         let mut keys = ScopeKeys { active: None, all: HashMap::new() };
         for record in self.storage.list_data_keys(scope).await? {
             let binding = KeyBinding { installation: &self.installation, scope, data_key: record.id };
@@ -277,9 +283,11 @@ impl Sealer {
             keys.all.insert(record.id, key);
         }
         let keys = Arc::new(keys);
-        if keys.active.is_some() {
+        let forgotten = self.forgotten.lock();
+        if keys.active.is_some() && *forgotten == reading {
             self.keys.insert(scope.to_owned(), Arc::clone(&keys));
         }
+        drop(forgotten);
         Ok(keys)
     }
 }

@@ -10,6 +10,9 @@ use crate::directory::{Entry, TenantEntry};
 use crate::token::TokenRequest;
 use crate::{Error, Reason};
 
+/// The most missing scopes that an error names.
+const MAX_NAMED_SCOPES: usize = 20;
+
 /// Tells the base scopes of a provider, which never count as excess.
 pub(crate) trait BaseScopes {
     /// The base scopes of the provider with this name.
@@ -165,11 +168,10 @@ fn no_candidate(
     asked_for: &dyn Fn(&Entry) -> bool,
 ) -> Error {
     let labels = &tenant.tenant.labels;
-    let has_rule = |entry: &Entry| rules.matching(request.tenant, labels, &entry.provider).next().is_some();
     let live =
         || tenant.connections.iter().filter(|entry| entry.snapshot().state != ConnectionState::Revoked);
     let refused_by_rule = live().any(|entry| asked_for(entry));
-    let may_know = rules.names(request.tenant) || live().any(|entry| has_rule(entry));
+    let may_know = rules.concerns(request.tenant, labels);
     if refused_by_rule || !may_know {
         return denied(request.principal);
     }
@@ -197,12 +199,19 @@ fn scope_not_granted(allowed: &[&Arc<Entry>], request: &TokenRequest<'_>) -> Err
     let nearest =
         allowed.iter().map(|entry| (missing_of(entry), *entry)).min_by_key(|(missing, _)| missing.len());
     let (missing, nearest) = nearest.map_or((Vec::new(), None), |(missing, entry)| (missing, Some(entry)));
-    let missing = missing.join(" ");
+    // Error details travel in HTTP trailers, which clients limit.
+    let named = missing.iter().take(MAX_NAMED_SCOPES).cloned().collect::<Vec<_>>().join(" ");
+    let more = match missing.len().saturating_sub(MAX_NAMED_SCOPES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     let error = Error::new(
         Reason::ScopeNotGranted,
-        format!("the customer did not grant: {missing}; they have to connect again with an OAuth client that asks for it"),
+        format!(
+            "the customer did not grant: {named}{more}; they have to connect again with an OAuth client that asks for it"
+        ),
     )
-    .with("missing_scopes", missing);
+    .with("missing_scopes", named);
     match nearest {
         Some(entry) => {
             error.with("connection_id", entry.id.as_str()).with("account_id", entry.account.as_str())

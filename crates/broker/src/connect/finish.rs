@@ -1,6 +1,6 @@
 use secrecy::SecretString;
 use tokenward_storage::{ConnectAttempt, ConnectLink, Connection, ConsumeOutcome};
-use tokenward_types::{AccountId, OAuthClientId, constant_time_eq, sha256};
+use tokenward_types::{AccountId, ExposeSecret, OAuthClientId, constant_time_eq, sha256};
 
 use super::{MAX_INPUT, NewPending};
 use crate::broker::Broker;
@@ -39,6 +39,13 @@ pub struct FinishedConnect {
     pub return_url: Option<String>,
 }
 
+/// The parts of a callback that outlive the request.
+struct Returned {
+    code: Option<SecretString>,
+    error: Option<String>,
+    iss: Option<String>,
+}
+
 impl Broker {
     /// Takes a browser back and makes the connection.
     ///
@@ -47,17 +54,23 @@ impl Broker {
     /// `GrantRefused`, `AccountMismatch`, `ScopeNotGranted`, `AccountTaken`: this attempt failed, the link may be used again.
     pub async fn finish_connect(&self, callback: Callback<'_>) -> Result<FinishedConnect, Error> {
         let attempt = self.consume_state(&callback).await?;
-        let result = self.finish_attempt(&attempt, &callback).await;
-        let account = result.as_ref().ok().map(|(connection, _)| connection.account.clone());
-        let outcome = result.as_ref().map(|(connection, _)| &connection.id).map_err(|error| error.reason);
-        audit::connect(
-            &attempt.tenant,
-            attempt.link.as_str(),
-            account.as_ref().map(AccountId::as_str),
-            outcome,
-        );
-        let (connection, link) = result?;
-        let tenant = self.existing_tenant(&attempt.tenant).await?;
+        let tenant = attempt.tenant.clone();
+        let returned = Returned {
+            code: callback.code.map(SecretString::from),
+            error: callback.error.map(str::to_owned),
+            iss: callback.iss.map(str::to_owned),
+        };
+        let broker = self.clone();
+        // Detached: a browser that goes away must not lose what the provider gave for the code, nor its audit event.
+        let finish = async move {
+            let result = broker.finish_attempt(&attempt, returned).await;
+            let account = result.as_ref().ok().map(|(connection, _)| connection.account.as_str());
+            let outcome = result.as_ref().map(|(connection, _)| &connection.id).map_err(|error| error.reason);
+            audit::connect(&attempt.tenant, attempt.link.as_str(), account, outcome);
+            result
+        };
+        let (connection, link) = self.detached(finish).await?;
+        let tenant = self.existing_tenant(&tenant).await?;
         let provider_name = self
             .provider(&connection.provider)
             .map(|provider| provider.info().display_name.clone())
@@ -108,11 +121,11 @@ impl Broker {
     async fn finish_attempt(
         &self,
         attempt: &ConnectAttempt,
-        callback: &Callback<'_>,
+        returned: Returned,
     ) -> Result<(Connection, ConnectLink), Error> {
         let client = self.client(&attempt.oauth_client).await?;
         if let Some(expected) = &client.provider.info().issuer {
-            let given = callback.iss.unwrap_or_default();
+            let given = returned.iss.as_deref().unwrap_or_default();
             if !constant_time_eq(given.as_bytes(), expected.as_bytes()) {
                 return Err(Error::new(
                     Reason::IssuerMismatch,
@@ -120,14 +133,14 @@ impl Broker {
                 ));
             }
         }
-        if let Some(error) = callback.error {
+        if let Some(error) = &returned.error {
             return Err(refusal(error));
         }
-        let code = callback.code.filter(|code| !code.is_empty() && code.len() <= MAX_INPUT);
-        let code =
-            SecretString::from(code.ok_or_else(|| {
-                Error::new(Reason::GrantRefused, "the provider sent no authorization code")
-            })?);
+        let is_code = |code: &SecretString| (1..=MAX_INPUT).contains(&code.expose_secret().len());
+        let code = returned
+            .code
+            .filter(is_code)
+            .ok_or_else(|| Error::new(Reason::GrantRefused, "the provider sent no authorization code"))?;
         let link = self
             .storage()
             .get_connect_link(&attempt.tenant, &attempt.link)
@@ -137,14 +150,8 @@ impl Broker {
             return Err(Error::new(Reason::LinkUsed, "this link was used already: it works once"));
         }
         let verifier = self.open_verifier(attempt).await?;
-        let broker = self.clone();
-        let (oauth_client, pending) =
-            (attempt.oauth_client.clone(), NewPending::of(attempt, &link, &client.client));
-        // Detached: a browser that goes away must not lose what the provider gave for the code.
-        let task = self.spawn(async move { broker.exchange(&oauth_client, code, verifier, pending).await });
-        let connection = task
-            .await
-            .unwrap_or_else(|error| Err(Error::new(Reason::Internal, "internal error").internal(error)))?;
+        let pending = NewPending::of(attempt, &link, &client.client);
+        let connection = self.exchange(&attempt.oauth_client, code, verifier, pending).await?;
         Ok((connection, link))
     }
 

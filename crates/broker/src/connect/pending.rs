@@ -16,7 +16,7 @@ use tokenward_types::{
 use crate::broker::Broker;
 use crate::clients::ClientEntry;
 use crate::consent::Verified;
-use crate::{Error, Place, Reason};
+use crate::{Error, Place, Reason, audit};
 
 /// How often, and in what steps, storing is tried while the database is away.
 const STORE_TRIES: u32 = 60;
@@ -69,6 +69,8 @@ struct Unverified {
     demands: NewPending,
     answer: TokenAnswer,
     expires_at: Timestamp,
+    /// Whether it was stored a while ago, so that a newer grant may have come since.
+    resumed: bool,
 }
 
 impl Broker {
@@ -85,7 +87,7 @@ impl Broker {
         }
         let id = format!("pnd_{}", generate_suffix(self.clock(), self.rng()));
         let expires_at = Self::answer_expiry(&*client.provider, &answer);
-        let grant = Unverified { id, demands, answer, expires_at };
+        let grant = Unverified { id, demands, answer, expires_at, resumed: false };
         self.store_pending(&grant).await?;
         self.verify_grant(grant, client, credentials).await
     }
@@ -107,7 +109,7 @@ impl Broker {
     }
 
     async fn try_store_pending(&self, grant: &Unverified) -> Result<(), Error> {
-        let Unverified { id, demands, answer, expires_at } = grant;
+        let Unverified { id, demands, answer, expires_at, .. } = grant;
         let access_token = self
             .sealer()
             .seal(place(&demands.tenant, id, "access_token"), answer.access_token.expose_secret().as_bytes())
@@ -182,7 +184,7 @@ impl Broker {
         client: &ClientEntry,
         credentials: &ClientCredentials,
     ) -> Result<Connection, Error> {
-        let Unverified { id, demands, answer, expires_at } = grant;
+        let Unverified { id, demands, answer, expires_at, resumed } = grant;
         let identity = self.identify(&*client.provider, credentials, &answer).await?;
         if let Some(wanted) = demands.account.as_ref().filter(|wanted| **wanted != identity.account) {
             return Err(Error::new(
@@ -202,6 +204,9 @@ impl Broker {
                 format!("the grant lacks scopes that are required: {missing}"),
             )
             .with("missing_scopes", missing.to_string()));
+        }
+        if resumed {
+            self.refuse_if_superseded(&demands, client, &identity.account, answer.requested_at).await?;
         }
         if answer.refresh_token.is_none() {
             tracing::warn!(tenant = %demands.tenant, "a grant without refresh token ends with its access token");
@@ -224,6 +229,29 @@ impl Broker {
         .await
     }
 
+    /// A grant that waited must not replace one that came later, nor undo a disconnect.
+    async fn refuse_if_superseded(
+        &self,
+        demands: &NewPending,
+        client: &ClientEntry,
+        account: &AccountId,
+        requested_at: Timestamp,
+    ) -> Result<(), Error> {
+        let (provider, kind) = (&client.client.provider, ConnectionKind::OAuth);
+        let found = self
+            .storage()
+            .find_connection(&demands.tenant, provider, kind, Some(&demands.oauth_client), account)
+            .await?;
+        let is_newer = found.is_some_and(|row| match &row.tokens {
+            Some(tokens) => tokens.issued_at > requested_at,
+            None => row.state_since > requested_at,
+        });
+        if is_newer {
+            return Err(Error::new(Reason::GrantRefused, "a newer grant or a disconnect came first"));
+        }
+        Ok(())
+    }
+
     /// Takes up grants that were stored and not verified: by a process that stopped, or while the provider was away.
     pub(crate) async fn resume_pending_grants(&self) {
         let grants = match self.storage().list_pending_grants(RESUME_LIMIT).await {
@@ -234,10 +262,17 @@ impl Broker {
             }
         };
         let now = self.now();
-        for grant in grants.into_iter().filter(|grant| now.since(grant.issued_at) > RESUME_AFTER) {
+        let is_due = |grant: &PendingGrant| {
+            let waited = now.since(grant.issued_at);
+            // After 1, 2, 4, 8 … minutes: ever more rarely.
+            waited > RESUME_AFTER && (waited.as_secs() / 60).is_power_of_two()
+        };
+        for grant in grants.into_iter().filter(is_due) {
             let (tenant, id) = (grant.tenant.clone(), grant.id.clone());
-            match self.resume_grant(grant).await {
+            let link = grant.link.as_ref().map(ToString::to_string).unwrap_or_default();
+            match self.detached_resume(grant).await {
                 Ok(connection) => {
+                    audit::connect(&tenant, &link, Some(connection.account.as_str()), Ok(&connection.id));
                     tracing::info!(tenant = %tenant, connection = %connection.id, "a pending grant became a connection");
                 }
                 Err(error) => {
@@ -245,6 +280,19 @@ impl Broker {
                 }
             }
         }
+    }
+
+    async fn detached_resume(&self, grant: PendingGrant) -> Result<Connection, Error> {
+        let (tenant, id) = (grant.tenant.clone(), grant.id.clone());
+        let broker = self.clone();
+        let result = self.detached(async move { broker.resume_grant(grant).await }).await;
+        if let Err(error) = &result
+            && matches!(error.reason, Reason::StoredDataDamaged | Reason::NotFound)
+        {
+            // It will never do: it must not stand in the way of others.
+            self.storage().refuse_pending_grant(&tenant, &id, error.reason.as_str()).await?;
+        }
+        result
     }
 
     async fn resume_grant(&self, stored: PendingGrant) -> Result<Connection, Error> {
@@ -273,6 +321,7 @@ impl Broker {
         let grant = Unverified {
             id: stored.id.clone(),
             answer,
+            resumed: true,
             expires_at: Timestamp::from_micros(details.expires_at),
             demands: NewPending {
                 tenant: stored.tenant.clone(),

@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokenward_provider::{AuthorizeRequest, pkce_challenge};
-use tokenward_storage::{ConnectAttempt, ConnectLink};
+use tokenward_storage::{ConnectAttempt, ConnectLink, StorageErrorKind};
 use tokenward_types::{ExposeSecret, Sealed, TenantId, hex, random_token, sha256};
 use url::Url;
 
 use crate::broker::Broker;
 use crate::clients::ClientEntry;
-use crate::{Error, Place};
+use crate::{Error, Place, Reason};
 
 /// A browser on its way to the provider.
 #[derive(Debug)]
@@ -54,7 +54,16 @@ impl Broker {
                 created_at: now,
                 expires_at: now + self.settings().state_ttl,
             })
-            .await?;
+            .await
+            .map_err(|error| match error.kind() {
+                StorageErrorKind::InUse => Error::new(
+                    Reason::Overloaded,
+                    "this link was opened too often in a short time: try again later",
+                )
+                .retry_after(self.settings().state_ttl)
+                .internal(error),
+                _ => error.into(),
+            })?;
         Ok(StartedConnect {
             authorize_url: self.authorize_url_of(&client, &link, &state, verifier.as_ref()),
             cookie_name: self.cookie_name(&state_hash),

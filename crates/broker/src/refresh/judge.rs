@@ -15,7 +15,7 @@ use super::run::{Called, Held, suspect};
 use crate::broker::{Broker, state_name};
 use crate::clients::ClientEntry;
 use crate::due::Due;
-use crate::guard::ClientGuard;
+use crate::guard::{ClientGuard, Permit};
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
 use crate::{Error, Place, audit};
@@ -28,12 +28,12 @@ impl Broker {
     pub(super) async fn judge_dead(
         &self,
         row: &Connection,
-        client: &ClientEntry,
-        credentials: &ClientCredentials,
+        (client, credentials): (&ClientEntry, &ClientCredentials),
+        permit: &Permit<'_>,
         held: &Held,
         error: ProviderError,
     ) -> Result<Arc<LiveToken>, Error> {
-        client.guard.neutral();
+        permit.neutral();
         tracing::warn!(
             tenant = %row.tenant,
             connection = %row.id,
@@ -67,8 +67,9 @@ impl Broker {
         &self,
         row: &Connection,
         client: &ClientEntry,
+        permit: &Permit<'_>,
     ) -> Result<Arc<LiveToken>, Error> {
-        client.guard.neutral();
+        permit.neutral();
         self.resolve_spent(row, client).await?;
         let spent = ProviderError::new(ErrorClass::GrantDead, "introspection calls the refresh token dead");
         self.change_dead_state(row, client, spent).await
@@ -191,7 +192,7 @@ impl Broker {
     }
 
     /// When a suspect is looked at again: after the time to confirm, then ever more rarely, at most hourly.
-    fn next_look(&self, current: &Connection) -> Duration {
+    pub(crate) fn next_look(&self, current: &Connection) -> Duration {
         let first = self.settings().suspect_confirm_after;
         let suspected = self.now().since(current.state_since);
         if suspected < first {

@@ -75,6 +75,24 @@ impl Drop for Landing {
 }
 
 impl Broker {
+    /// Refreshes and makes sure that the token is what is wanted: a refresh that was joined may have been started for less.
+    pub(crate) async fn refresh_surely(
+        &self,
+        tenant: &TenantId,
+        connection: &ConnectionId,
+        want: Want,
+    ) -> Result<Arc<LiveToken>, Error> {
+        let than = match want {
+            Want::NewerThan(than) => than,
+            _ => self.now() - Duration::from_micros(1),
+        };
+        let live = self.refresh(tenant, connection, want).await?;
+        if live.issued_at > than {
+            return Ok(live);
+        }
+        self.refresh(tenant, connection, want).await
+    }
+
     /// Joins the connection's refresh, or starts it. Dropping the result cancels nothing.
     pub(crate) fn refresh(&self, tenant: &TenantId, connection: &ConnectionId, want: Want) -> Flight {
         let key = (tenant.clone(), connection.clone());

@@ -21,6 +21,9 @@ use crate::{Error, Place, Reason, audit};
 /// How often a result is offered to a database that was away.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// The same when the database answers with an error that is not an outage.
+const RETRY_AFTER_ERROR: Duration = Duration::from_secs(10);
+
 /// Tokens as the provider gave them, and what they cost.
 pub(crate) struct Fresh {
     pub answer: TokenAnswer,
@@ -110,18 +113,22 @@ impl Broker {
         });
         match self.store(row, &fresh, &live).await {
             Ok(outcome) => self.settle(row, outcome, live).await,
-            Err(error) if is_outage(error.reason) => {
+            Err(error) if error.reason == Reason::NotFound => Err(error),
+            Err(error) => {
+                if !is_outage(error.reason) {
+                    self.metrics().alert("refreshed_token_unsaved", row.id.as_str());
+                }
                 tracing::error!(
                     tenant = %row.tenant,
                     connection = %row.id,
                     %error,
+                    detail = error.log_detail(),
                     "a refreshed token cannot be stored yet; it is served from memory"
                 );
                 self.store_later(row.clone(), fresh, Arc::clone(&live));
                 self.show_unsaved(row, &live);
                 Ok(live)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -213,11 +220,14 @@ impl Broker {
             loop {
                 tokio::time::sleep(RETRY).await;
                 match broker.store(&row, &fresh, &live).await {
+                    Err(error) if error.reason == Reason::NotFound => {
+                        tracing::warn!(tenant = %row.tenant, connection = %row.id, "the tenant of a refreshed token is gone");
+                        break;
+                    }
                     Err(error) if is_outage(error.reason) => {}
                     Err(error) => {
-                        tracing::error!(tenant = %row.tenant, connection = %row.id, %error, "a refreshed token is lost");
-                        broker.metrics().alert("refreshed_token_lost", row.id.as_str());
-                        break;
+                        tracing::error!(tenant = %row.tenant, connection = %row.id, %error, detail = error.log_detail(), "a refreshed token cannot be stored");
+                        tokio::time::sleep(RETRY_AFTER_ERROR).await;
                     }
                     Ok(outcome) => {
                         tracing::info!(tenant = %row.tenant, connection = %row.id, "a refreshed token is stored at last");

@@ -10,7 +10,7 @@ use tokenward_types::{ConnectionId, Monotonic, SecretString, TenantId};
 use super::{Fresh, Want};
 use crate::broker::Broker;
 use crate::clients::ClientEntry;
-use crate::guard::backoff;
+use crate::guard::{Permit, backoff};
 use crate::metrics::RefreshLabels;
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
@@ -57,11 +57,11 @@ impl Broker {
             }
             self.check_patience(&row, want)?;
             let client = self.client_of(&row).await?;
-            client.guard.admit(&client.client.id, self.now())?;
-            if let Some(result) = self.try_secrets(&row, &client).await? {
+            let permit = client.guard.admit(&client.client.id, self.now())?;
+            if let Some(result) = self.try_secrets(&row, &client, &permit).await? {
                 return Ok(result);
             }
-            client.guard.unanswered(self.now());
+            drop(permit);
             rounds += 1;
             let lease_held = row.lease.as_ref().is_some_and(|lease| !lease.remaining.is_zero());
             let waited = self.clock().monotonic().since(started);
@@ -119,8 +119,12 @@ impl Broker {
         let known = self.directory().connection(&row.tenant, &row.id);
         let known = known.and_then(|entry| entry.snapshot().live.clone());
         let known = known.filter(|live| live.issued_at >= tokens.issued_at);
+        let is_unwanted = matches!(want, Want::NewerThan(than) if tokens.issued_at <= than);
         let live = if let Some(live) = known {
             live
+        } else if is_unwanted {
+            // It may be known to be dead: it does not come back into memory.
+            return Ok(None);
         } else {
             let place = Place::token(&row.tenant, row.id.as_str(), "access_token", row.grant_fence);
             let access_token = self.sealer().open_text(place, &tokens.access_token).await?;
@@ -177,6 +181,7 @@ impl Broker {
         &self,
         row: &Connection,
         client: &ClientEntry,
+        permit: &Permit<'_>,
     ) -> Result<Option<Arc<LiveToken>>, Error> {
         let mut row = row.clone();
         let mut refused = None;
@@ -187,7 +192,7 @@ impl Broker {
             }
             let token = self.stored_refresh_token(&row).await?;
             if !self.may_be_spent(&row, client, &credentials, &token).await? {
-                return self.judge_spent(&row, client).await.map(Some);
+                return self.judge_spent(&row, client, permit).await.map(Some);
             }
             let Some(held) = self.lease(&row, secret_version).await? else { return Ok(None) };
             let called = self.call(client, &credentials, &token, &held).await;
@@ -197,7 +202,7 @@ impl Broker {
                     return Ok(None);
                 }
                 Called::Tokens(answer) => {
-                    client.guard.succeeded(self.now());
+                    permit.succeeded(self.now());
                     let fresh =
                         Fresh { answer, spent: token, spent_fence: row.grant_fence, fence: held.fence };
                     return self.record(&row, client, fresh).await.map(Some);
@@ -213,12 +218,15 @@ impl Broker {
                     refused = Some(error);
                 }
                 Called::Failed(error) if error.class == ErrorClass::GrantDead => {
-                    return self.judge_dead(&row, client, &credentials, &held, error).await.map(Some);
+                    return self
+                        .judge_dead(&row, (client, &credentials), permit, &held, error)
+                        .await
+                        .map(Some);
                 }
-                Called::Failed(error) => return Err(self.failed(&row, client, &held, &error).await),
+                Called::Failed(error) => return Err(self.failed(&row, client, permit, &held, &error).await),
             }
         }
-        let wait = client.guard.refused(self.now());
+        let wait = permit.refused(self.now());
         self.metrics().alert("oauth_client_refused", client.client.id.as_str());
         let error = match refused {
             Some(error) => crate::clients::misconfigured(
@@ -323,6 +331,7 @@ impl Broker {
         &self,
         row: &Connection,
         client: &ClientEntry,
+        permit: &Permit<'_>,
         held: &Held,
         error: &ProviderError,
     ) -> Error {
@@ -339,13 +348,13 @@ impl Broker {
         );
         let (wait, answer) = match error.class {
             ErrorClass::RateLimited => {
-                let wait = client.guard.rate_limited(error.retry_after, now);
+                let wait = permit.rate_limited(error.retry_after, now);
                 let answer =
                     Error::new(Reason::ProviderRateLimited, "the provider throttles this OAuth client");
                 (Some(wait), answer)
             }
             ErrorClass::AccountUnavailable => {
-                client.guard.neutral();
+                permit.neutral();
                 let longest = Duration::from_secs(24 * 3600);
                 let answer = Error::new(
                     Reason::ProviderUnavailable,
@@ -355,7 +364,7 @@ impl Broker {
             }
             ErrorClass::Unexpected | ErrorClass::ConnectAttempt => {
                 self.metrics().alert("unexpected_refusal", row.id.as_str());
-                if client.guard.unexpected(&row.tenant, &row.id, now) {
+                if permit.unexpected(&row.tenant, &row.id, now) {
                     self.metrics().alert("oauth_client_paused", client.client.id.as_str());
                 }
                 let answer = Error::new(
@@ -365,7 +374,7 @@ impl Broker {
                 (None, answer)
             }
             _ => {
-                client.guard.unanswered(now);
+                permit.unanswered(now);
                 (None, Error::new(Reason::ProviderUnavailable, "the provider does not answer as it should"))
             }
         };

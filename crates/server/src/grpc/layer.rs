@@ -20,12 +20,13 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::call::{Call, Refusal};
 use super::methods::is_open;
 use super::metrics::{CallMetrics, MeteredMethod, UNKNOWN_METHOD};
 use super::report;
-use super::request_id::{REQUEST_ID, RequestIds};
+use super::request_id::{REQUEST_ID, RequestIds, request_span};
 
 /// The header in which a caller says how long it waits.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -124,7 +125,8 @@ impl CallService {
                 return Ok(self.route(request).await);
             }
             let mut detached = self.clone();
-            let task = self.gate.main.spawn(async move { detached.route(request).await });
+            let work = async move { detached.route(request).await };
+            let task = self.gate.main.spawn(work.instrument(request_span(request_id)));
             task.await.map_err(|error| Error::new(Reason::Internal, "internal error").internal(error))
         };
         match tokio::time::timeout(timeout, answering).await {

@@ -60,6 +60,11 @@ const ADMIN_NAMES: &[&str] = &[
     <PrincipalServiceServer<Principals> as NamedService>::NAME,
 ];
 
+/// What health checks may ask about; nothing stands for the whole process.
+fn health_names() -> impl Iterator<Item = &'static str> {
+    SERVICE_NAMES.iter().chain(ADMIN_NAMES).copied().chain([""])
+}
+
 /// What the gRPC listeners are made of.
 pub(crate) struct Services {
     gate: Arc<Gate>,
@@ -82,11 +87,20 @@ impl Services {
         Self { gate, seen: Arc::new(SeenTokens::new()), issuer, health: HealthReporter::new() }
     }
 
-    /// Tells health checks whether calls are served.
-    pub(crate) async fn set_serving(&self, serving: bool) {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in SERVICE_NAMES.iter().chain(ADMIN_NAMES).chain(&[""]) {
-            self.health.set_service_status(name, status).await;
+    /// Tells health checks that calls are served.
+    pub(crate) async fn set_serving(&self) {
+        for name in health_names() {
+            self.health.set_service_status(name, ServingStatus::Serving).await;
+        }
+    }
+
+    /// Tells health checks that calls are no longer served, and ends those that watch: they would keep the process alive
+    /// for as long as calls in flight may.
+    pub(crate) async fn set_not_serving(&self) {
+        let mut health = self.health.clone();
+        for name in health_names() {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+            health.clear_service_status(name).await;
         }
     }
 

@@ -41,6 +41,11 @@ impl RequestIds {
     }
 }
 
+/// What is logged in it names the request.
+pub(crate) fn request_span(id: &RequestId) -> tracing::Span {
+    tracing::info_span!("request", request_id = %id)
+}
+
 #[cfg(test)]
 mod tests {
     use tokenward_types::SeededRng;

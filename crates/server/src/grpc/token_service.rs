@@ -12,13 +12,15 @@ use tokenward_api::v1::{
 use tokenward_broker::{
     Broker, Error, LiveToken, Reason, ReportOutcome, Token, TokenRequest, WarningReason, audit,
 };
-use tokenward_types::{MAX_SCOPES, Principal, TenantId};
+use tokenward_types::{MAX_SCOPES, Principal, RequestId, TenantId};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use super::call::{Call, refuse_for};
 use super::convert;
+use super::request_id::request_span;
 use super::seen::SeenTokens;
 
 /// The service.
@@ -49,14 +51,14 @@ fn ask<'a>(
 }
 
 impl Tokens {
-    /// Runs work on the main runtime, and stops waiting for it when the caller goes away.
-    async fn elsewhere<T, F>(&self, work: F) -> Result<T, Error>
+    /// Runs work on the main runtime, and stops waiting for it when the caller goes away. What it logs names the request.
+    async fn elsewhere<T, F>(&self, request_id: &RequestId, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(work, &self.main);
+        tasks.spawn_on(work.instrument(request_span(request_id)), &self.main);
         match tasks.join_next().await {
             Some(Ok(outcome)) => outcome,
             Some(Err(error)) => Err(panicked(error)),
@@ -104,7 +106,7 @@ impl TokenService for Tokens {
             let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
             let tenant = message.tenant_id.clone();
             let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
-            (self.elsewhere(work).await, tenant)
+            (self.elsewhere(&call.request_id, work).await, tenant)
         };
         let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
         self.audit_first_issuance(&call, &tenant, &token.live);
@@ -117,13 +119,15 @@ impl TokenService for Tokens {
     ) -> Result<Response<ReportRejectedTokenResponse>, Status> {
         use report_rejected_token_response::Outcome;
         let (_, mut extensions, message) = request.into_parts();
-        let principal = Call::take(&mut extensions)?.caller.principal.clone();
+        let call = Call::take(&mut extensions)?;
+        let principal = call.caller.principal.clone();
         let (broker, tenant) = (self.broker.clone(), message.tenant_id.clone());
         let work = async move {
             let ReportRejectedTokenRequest { tenant_id, connection_id, fingerprint } = &message;
             broker.report_rejected(&principal, tenant_id, connection_id, fingerprint).await
         };
         // Not tied to the caller: what a report sets going concerns every caller of the token.
+        let work = work.instrument(request_span(&call.request_id));
         let outcome = self.main.spawn(work).await.unwrap_or_else(|error| Err(panicked(error)));
         let outcome = match outcome.map_err(|error| refuse_for(&tenant, error))? {
             ReportOutcome::Superseded => Outcome::Superseded,

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokenward_broker::{Error, Metrics, Reason};
 use tokenward_types::RequestId;
+use tracing::Instrument;
 
 use super::flow::ConnectFlow;
 use super::handlers::failure;
@@ -73,9 +74,10 @@ pub(super) async fn surround<F: ConnectFlow>(
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     request.extensions_mut().insert(request_id.clone());
 
+    let span = tracing::info_span!("request", %request_id);
     let mut response = match over_limit(&request) {
         Some(status) => views::notice(status, &explain::TOO_LARGE),
-        None => tokio::time::timeout(pages.time_limit, next.run(request))
+        None => tokio::time::timeout(pages.time_limit, next.run(request).instrument(span))
             .await
             .unwrap_or_else(|_| failure(Error::new(Reason::DeadlineExceeded, "time is up"), &request_id)),
     };

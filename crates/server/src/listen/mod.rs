@@ -204,7 +204,7 @@ impl BoundServer {
             grace,
         )?;
         let admin_service = services.admin(admin.reflection, limits.max_calls).map_err(setup(admin.name))?;
-        services.set_serving(true).await;
+        services.set_serving().await;
         let ready = ReadyHandle::default();
 
         let serving_operations = tokio::spawn(http::serve(
@@ -236,7 +236,7 @@ impl BoundServer {
             () = shutdown => None,
             ended = serving.join_next() => Some(ended),
         };
-        services.set_serving(false).await;
+        services.set_not_serving().await;
         ready.drain();
         let _ = stop.send(true);
         let mut outcome = match early {

@@ -225,3 +225,21 @@ async fn a_failed_call_leaves_one_event_a_denial_an_audit_event_and_a_warm_call_
     assert!(denied.iter().all(|line| line.contains("ACCESS_DENIED") && line.contains("builtin:stranger")));
     assert_eq!(lines(&token), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_a_failed_refresh_logs_names_the_request() {
+    use tokenward_hubspot_sim::{Fault, FaultKind};
+    let log = LOG.clone();
+    let world = World::start().await;
+    let mut client = world.tokens("app", Role::Service).await;
+    client.get_token(ask()).await.unwrap();
+    world.clock.advance(std::time::Duration::from_secs(1801));
+    world.sim.handle().advance_secs(1801);
+    world.sim.handle().add_fault(Fault::new(FaultKind::Html { status: None }).on_refresh());
+    let mut request = Request::new(ask());
+    request.metadata_mut().insert("x-request-id", "refresh-call".parse().unwrap());
+    client.get_token(request).await.unwrap_err();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("refresh failed")).unwrap();
+    assert!(line.contains("refresh-call") && line.contains("outcome_unknown"), "{line}");
+}

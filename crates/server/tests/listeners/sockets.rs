@@ -169,7 +169,7 @@ async fn a_server_that_is_told_to_stop_finishes_its_calls_and_takes_no_more() {
     }
     world.stop();
     assert_eq!(health.message().await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
-    drop(health);
+    assert!(health.message().await.unwrap().is_none(), "whoever watches must not keep the process alive");
     call.await.unwrap().unwrap();
     world.stopped().await.unwrap();
     assert!(endpoint(&world.addresses.service).connect().await.is_err());

@@ -163,14 +163,19 @@ async fn client_secrets_are_versions_that_are_never_shown() {
         client_secret: secret.into(),
         activate,
     };
+    let refused = clients.add_client_secret(add("typo", true)).await.unwrap_err();
+    assert_eq!(reason(&refused).0, "OAUTH_CLIENT_MISCONFIGURED", "the provider was asked about it");
+    let retire_typo = api::RetireClientSecretRequest { oauth_client_id: "main".into(), secret_version: 2 };
+    clients.retire_client_secret(retire_typo).await.unwrap();
+    world.rotate_secret("second-secret");
     let second = clients.add_client_secret(add("second-secret", true)).await.unwrap().into_inner();
-    assert_eq!((second.secret_version, second.state()), (2, api::client_secret::State::Active));
+    assert_eq!((second.secret_version, second.state()), (3, api::client_secret::State::Active));
     let status = clients.add_client_secret(add(" copied\n", false)).await.unwrap_err();
     assert!(status.code() == Code::InvalidArgument && !status.message().contains("copied\n"), "{status:?}");
 
     let retire =
         |version| api::RetireClientSecretRequest { oauth_client_id: "main".into(), secret_version: version };
-    let status = clients.retire_client_secret(retire(2)).await.unwrap_err();
+    let status = clients.retire_client_secret(retire(3)).await.unwrap_err();
     assert_eq!(reason(&status).0, "IN_USE");
     clients.retire_client_secret(retire(1)).await.unwrap();
     let activate = api::ActivateClientSecretRequest { oauth_client_id: "main".into(), secret_version: 1 };
@@ -181,7 +186,8 @@ async fn client_secrets_are_versions_that_are_never_shown() {
         .unwrap();
     let versions: Vec<_> =
         listed.into_inner().client_secrets.iter().map(|s| (s.secret_version, s.state())).collect();
-    assert_eq!(versions, [(2, api::client_secret::State::Active), (1, api::client_secret::State::Retired)]);
+    use api::client_secret::State;
+    assert_eq!(versions, [(3, State::Active), (2, State::Retired), (1, State::Retired)]);
 
     let delete = api::DeleteOAuthClientRequest { oauth_client_id: "main".into(), ..Default::default() };
     assert_eq!(reason(&clients.delete_o_auth_client(delete).await.unwrap_err()).0, "IN_USE");

@@ -206,6 +206,12 @@ fn refresh_token(sim: &RunningSim, hub: u64) -> String {
 }
 
 impl World {
+    /// The vendor takes a new client secret, and the old one for another hour.
+    pub(crate) fn rotate_secret(&self, secret: &str) {
+        let overlap = tokenward_hubspot_sim::Overlap::Secs(3600);
+        self.sim.handle().set_client_secret(CLIENT_ID, secret, overlap).unwrap();
+    }
+
     pub(crate) async fn start() -> Self {
         Self::with(config()).await
     }

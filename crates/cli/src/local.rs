@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::{builtins, telemetry};
 
 /// What a refresh needs besides the provider's call: reading, sealing and committing.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Where the configuration is.
 #[derive(Clone, Debug, Default, Args)]
@@ -223,7 +223,7 @@ mod tests {
             "providers.hubspot.api_version: ",
             "providers.other.kind: unknown provider backend \"other\"; there are: hubspot, oauth2",
             "log.filter: ",
-            "broker.lease: must be at least 21s: calls to slow",
+            "broker.lease: must be at least 22s: calls to slow",
             "issuers[0]: issuer \"a b\": name must be",
             "issuers[0].allowed_roles: a role is one of",
         ] {

@@ -111,9 +111,10 @@ fn remove(values: &mut Value, path: &serde_path_to_error::Path) -> bool {
     false
 }
 
-/// Takes quoted values out of serde's message `invalid type: string "hunter2", expected …`.
+/// Takes quoted values out of serde's messages, such as `invalid type: string "hunter2", expected …`.
 fn without_values(message: &str) -> String {
-    let is_value_error = message.starts_with("invalid type") || message.starts_with("invalid value");
+    let is_value_error =
+        ["invalid type", "invalid value", "unknown variant"].iter().any(|start| message.starts_with(start));
     match message.rfind(", expected ") {
         Some(end) if is_value_error => format!("wrong type or value{}", &message[end..]),
         _ => message.to_owned(),
@@ -192,6 +193,24 @@ mod tests {
         let problems =
             parse_section::<Config>(&section(serde_json::json!({"count": "hunter2"}))).unwrap_err();
         assert_eq!(problems.to_string(), "crypto.count: wrong type or value, expected u32");
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_several_is_named_without_its_value() {
+        #[derive(Deserialize, Debug)]
+        #[serde(rename_all = "lowercase")]
+        enum Format {
+            Text,
+            Json,
+        }
+        #[derive(Deserialize, Debug)]
+        #[expect(dead_code, reason = "only its type matters here")]
+        struct Log {
+            format: Format,
+        }
+        let problems = parse_section::<Log>(&section(serde_json::json!({"format": "hunter2"}))).unwrap_err();
+        let said = problems.to_string();
+        assert_eq!(said, "crypto.format: wrong type or value, expected `text` or `json`");
     }
 
     #[test]

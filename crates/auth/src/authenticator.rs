@@ -176,7 +176,7 @@ impl Authenticator {
     fn unless_blocked(&self, caller: &Arc<Caller>) -> Result<Arc<Caller>, AuthError> {
         if self.is_blocked(&caller.principal) {
             let detail = format!("{} is blocked", caller.principal);
-            return Err(AuthError::new(AuthErrorReason::Blocked, detail));
+            return Err(AuthError::new(AuthErrorReason::Blocked, detail).of(caller));
         }
         Ok(Arc::clone(caller))
     }

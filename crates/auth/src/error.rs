@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+
+use crate::Caller;
 
 /// Why a caller was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,11 +92,12 @@ pub struct AuthError {
     reason: AuthErrorReason,
     message: Cow<'static, str>,
     detail: String,
+    caller: Option<Arc<Caller>>,
 }
 
 impl AuthError {
     pub(crate) fn new(reason: AuthErrorReason, detail: impl Into<String>) -> Self {
-        Self { reason, message: reason.message().into(), detail: detail.into() }
+        Self { reason, message: reason.message().into(), detail: detail.into(), caller: None }
     }
 
     pub(crate) fn with_message(mut self, message: String) -> Self {
@@ -101,9 +105,24 @@ impl AuthError {
         self
     }
 
+    pub(crate) fn of(mut self, caller: &Arc<Caller>) -> Self {
+        self.caller = Some(Arc::clone(caller));
+        self
+    }
+
+    /// Who was turned away, where the token proved it: only for `Blocked`.
+    pub fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.as_ref()
+    }
+
     /// No token was sent at all.
     pub fn missing() -> Self {
         Self::new(AuthErrorReason::Missing, "no bearer token")
+    }
+
+    /// The check itself failed; `detail` is for the log.
+    pub fn unchecked(detail: &str) -> Self {
+        Self::new(AuthErrorReason::KeysUnavailable, detail)
     }
 
     /// Why.

@@ -106,7 +106,10 @@ impl CallService {
         caller_out: &mut Option<Arc<Caller>>,
     ) -> Result<Response<Body>, Error> {
         let _slot = self.slot()?;
-        let caller = self.authenticate(request.headers()).await?;
+        let caller = self.authenticate(request.headers()).await.map_err(|error| {
+            *caller_out = error.caller().cloned();
+            refused_caller(&error)
+        })?;
         *caller_out = Some(Arc::clone(&caller));
         let roles = method.method.roles;
         if !roles.contains(&caller.role) {
@@ -147,23 +150,20 @@ impl CallService {
         Err(Error::new(Reason::Overloaded, "too many calls at once").retry_after(OVERLOAD_WAIT))
     }
 
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Error> {
-        let bearer = bearer_token(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
-            .map_err(|error| refused_caller(&error))?;
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, AuthError> {
+        let bearer = bearer_token(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
         if let Some(caller) = self.gate.authenticator.cached(bearer) {
             return Ok(caller);
         }
         // Verifying a signature takes long, and fetching keys longer: neither belongs on this thread.
         let authenticator = Arc::clone(&self.gate.authenticator);
         let bearer = SecretString::from(bearer);
-        let verdict =
-            self.gate.main.spawn(async move { authenticator.authenticate(bearer.expose_secret()).await });
-        match verdict.await {
-            Ok(verdict) => verdict.map_err(|error| refused_caller(&error)),
-            Err(error) => {
-                Err(Error::new(Reason::Internal, "the caller token could not be checked").internal(error))
-            }
-        }
+        let verify = async move { authenticator.authenticate(bearer.expose_secret()).await };
+        self.gate
+            .main
+            .spawn(verify)
+            .await
+            .unwrap_or_else(|error| Err(AuthError::unchecked(&error.to_string())))
     }
 
     fn timeout(&self, headers: &HeaderMap) -> Duration {

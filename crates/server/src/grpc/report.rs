@@ -97,7 +97,10 @@ fn level(reason: Reason) -> Level {
 }
 
 fn audit_denial(caller: &Caller, tenant: Option<&TenantId>, request_id: &RequestId, error: &Error) {
-    if matches!(error.reason, Reason::AccessDenied | Reason::TokenTooBroad | Reason::RoleRequired) {
+    if matches!(
+        error.reason,
+        Reason::AccessDenied | Reason::TokenTooBroad | Reason::RoleRequired | Reason::CallerBlocked
+    ) {
         audit::denial(&caller.principal, tenant.map_or("", TenantId::as_str), request_id, error.reason);
     }
 }

@@ -243,3 +243,24 @@ async fn what_a_failed_refresh_logs_names_the_request() {
     let line = text.lines().find(|line| line.contains("refresh failed")).unwrap();
     assert!(line.contains("refresh-call") && line.contains("outcome_unknown"), "{line}");
 }
+
+#[tokio::test]
+async fn a_blocked_principals_call_is_in_the_audit_trail() {
+    use tokenward_api::admin::v1::principal_service_client::PrincipalServiceClient;
+    let log = LOG.clone();
+    let world = World::start().await;
+    let mut client = world.tokens("app", Role::Service).await;
+    client.get_token(ask()).await.unwrap();
+    let block = tokenward_api::admin::v1::BlockPrincipalRequest {
+        principal: "builtin:app".into(),
+        ..Default::default()
+    };
+    PrincipalServiceClient::new(world.admin(Role::Admin).await).block_principal(block).await.unwrap();
+    let mut request = Request::new(ask());
+    request.metadata_mut().insert("x-request-id", "blocked-call".parse().unwrap());
+    client.get_token(request).await.unwrap_err();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let audited = |line: &&str| line.contains("blocked-call") && line.contains("tokenward::audit");
+    let line = text.lines().find(audited).unwrap();
+    assert!(line.contains("CALLER_BLOCKED") && line.contains("builtin:app"), "{line}");
+}

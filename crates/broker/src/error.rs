@@ -232,6 +232,7 @@ impl From<StorageError> for Error {
                 Reason::AccountTaken,
                 "another tenant is connected to this account: disconnect it there, or allow shared accounts",
             ),
+            StorageErrorKind::LinkUsed => (Reason::LinkUsed, "this link was used already, or taken back"),
             StorageErrorKind::InUse => (Reason::InUse, "something still needs it"),
             StorageErrorKind::Unavailable | StorageErrorKind::OutcomeUnknown => {
                 (Reason::StorageUnavailable, "the database cannot be reached")

@@ -87,6 +87,9 @@ pub struct PendingGrant {
     pub refused: Option<String>,
 }
 
+/// How many attempts of one link may be open at once.
+pub const MAX_OPEN_ATTEMPTS: u32 = 20;
+
 /// The connect flow.
 #[async_trait]
 pub trait ConnectStore: Send + Sync {
@@ -111,12 +114,15 @@ pub trait ConnectStore: Send + Sync {
     /// Inserts an attempt.
     ///
     /// # Errors
-    /// `AlreadyExists` when the state hash is taken. `Conflict` when there is no such tenant or client.
+    /// `AlreadyExists` when the state hash is taken. `Conflict` when there is no such tenant or client. `InUse` when
+    /// [`MAX_OPEN_ATTEMPTS`] of the link are neither consumed nor expired at the new one's `created_at`; of many at once no
+    /// more get through.
     async fn start_connect_attempt(&self, attempt: &ConnectAttempt) -> Result<()>;
 
     /// Uses up a state by one conditional update: known, this browser's, not expired at `now`, not used before. Of many
     /// at once one gets it. Otherwise nothing changes, and the first condition that fails, in that order but with
-    /// "used before" ahead of "expired", is the answer.
+    /// "used before" ahead of "expired", is the answer. A state that fails by what is stored waits for no write, so that
+    /// strangers who guess hold up nobody.
     async fn consume_connect_attempt(
         &self,
         state_hash: &[u8; 32],

@@ -189,7 +189,7 @@ pub struct Revocation {
     pub oauth_client: OAuthClientId,
     /// The account.
     pub account: AccountId,
-    /// The refresh token, as the connection stored it.
+    /// The refresh token, sealed as the connection's.
     pub refresh_token: Sealed,
     /// The fence that its ciphertext is bound to.
     pub grant_fence: i64,
@@ -204,10 +204,12 @@ pub struct Revocation {
 pub trait ConnectionStore: Send + Sync {
     /// Writes a fresh grant. New: inserts the connection as active with epoch 1 and both fences 1. Existing: replaces
     /// tokens, account name and state (active), adds one to the epoch, sets both fences to the seen lease fence + 1,
-    /// releases the lease, and drops attempts and spares; `state_since` moves only if the state differs. The link is marked
-    /// used, unless it was before, and the pending grant is removed in the same transaction.
+    /// releases the lease, and drops attempts and spares; `state_since` moves only if the state differs. In the same
+    /// transaction the link is marked used, the pending grant is removed, and queued revocations of the same client and
+    /// account, of whichever tenant, are taken off the queue: revoking an older token of a grant can end the whole grant.
     ///
     /// # Errors
+    /// `LinkUsed` when the link was used before or does not exist any more; of two consents by one link at once one wins.
     /// `AlreadyExists` when the base is new and the tenant has a connection with the same provider, kind, client and
     /// account. `Conflict` when epoch or fence are no longer those seen, or the connection, the tenant or the client is gone
     /// (or the connection is one of another grant). `AccountTaken` when
@@ -232,7 +234,7 @@ pub trait ConnectionStore: Send + Sync {
         account: &AccountId,
     ) -> Result<Option<Connection>>;
 
-    /// All connections of one tenant in order of their identifiers, at most 1,000.
+    /// All connections of one tenant that are not revoked, in order of their identifiers, at most 1,000.
     async fn list_tenant_connections(&self, tenant: &TenantId) -> Result<Vec<Connection>>;
 
     /// Connections that pass the filter, in order of tenant and identifier.
@@ -267,7 +269,8 @@ pub trait ConnectionStore: Send + Sync {
     /// nothing. `None` when there is no such connection.
     ///
     /// # Errors
-    /// `Conflict` when `seen` is given and the stored version is another, that of an earlier disconnect included.
+    /// `Conflict` when `seen` is given and the stored version is another, that of an earlier disconnect included; or while a
+    /// lease holds by the database's clock: the attempt in flight may bring a token that has to be revoked too.
     async fn disconnect(
         &self,
         tenant: &TenantId,

@@ -10,6 +10,8 @@ pub enum StorageErrorKind {
     Conflict,
     /// Another tenant holds a connection to the same account.
     AccountTaken,
+    /// The connect link was used or taken back meanwhile.
+    LinkUsed,
     /// Something still refers to the row.
     InUse,
     /// The database cannot be reached, is overloaded or timed out: worth another try.
@@ -73,6 +75,7 @@ impl fmt::Display for StorageError {
             StorageErrorKind::AlreadyExists => "already exists",
             StorageErrorKind::Conflict => "changed meanwhile",
             StorageErrorKind::AccountTaken => "account belongs to another tenant",
+            StorageErrorKind::LinkUsed => "the connect link was used or taken back meanwhile",
             StorageErrorKind::InUse => "still in use",
             StorageErrorKind::Unavailable => "database unavailable",
             StorageErrorKind::OutcomeUnknown => "database went away, outcome unknown",

@@ -24,7 +24,9 @@ mod tenant;
 pub use access::{
     AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, PrincipalStore, ScopeGrant, TenantSelector,
 };
-pub use connect::{ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, PendingGrant};
+pub use connect::{
+    ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, MAX_OPEN_ATTEMPTS, PendingGrant,
+};
 pub use connection::{
     AccountRef, Connection, ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore, Consent,
     ConsentBase, Lease, Revocation, StateChange, TokenSet,

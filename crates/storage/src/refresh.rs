@@ -111,8 +111,9 @@ pub trait RefreshStore: Send + Sync {
     /// the state becomes active. A stored refresh token that is not the one that the attempt spent becomes a spare.
     ///
     /// Rejected: the attempt's row goes and, if the epoch is the attempt's and the answer rotated, its refresh token
-    /// becomes a spare. The three spares with the highest token fences are kept. Repeating a commit changes nothing and is
-    /// `Committed` as long as its tokens are those stored.
+    /// becomes a spare. The three spares with the highest token fences are kept. If the connection is revoked and the answer
+    /// rotated, its refresh token is queued for revocation, unless another connection that is not revoked has the same
+    /// client and account. Repeating a commit changes nothing and is `Committed` as long as its tokens are those stored.
     async fn commit_refresh(&self, commit: &RefreshCommit) -> Result<CommitOutcome>;
 
     /// Ends an attempt that brought no tokens: with `resolved` its row goes, without it the row stays as unresolved.

@@ -57,5 +57,9 @@ pub trait TenantStore: Send + Sync {
 
     /// Deletes the tenant with all that belongs to it: connections, attempts, spares, revocations, links, pending
     /// grants and data keys. `false` when there is none.
-    async fn delete_tenant(&self, tenant: &TenantId) -> Result<bool>;
+    ///
+    /// # Errors
+    /// `InUse`, without `force`, while it has a connection that is not revoked, a pending grant that was not refused, or a
+    /// queued revocation; of a deletion and a consent at once one wins.
+    async fn delete_tenant(&self, tenant: &TenantId, force: bool) -> Result<bool>;
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tokenward_storage::{
-    ConnectionFilter, ConnectionState, Page, PageRequest, StorageErrorKind, Tenant, TenantState, Version,
-};
+use tokenward_storage::{Page, PageRequest, StorageError, StorageErrorKind, Tenant, TenantState, Version};
 use tokenward_types::TenantId;
 
 use super::{MAX_TRIES, audited, check_seen, validate};
 use crate::audit::Actor;
-use crate::{Broker, Error, Reason};
+use crate::{Broker, Error};
 
 /// A tenant to create.
 #[derive(Clone, Debug)]
@@ -122,7 +120,7 @@ impl Broker {
     }
 
     /// Deletes a tenant with its connections and data keys. Without `force` only one whose connections are all
-    /// disconnected.
+    /// disconnected, and none of whose grants is still being stored or revoked.
     ///
     /// # Errors
     /// `NotFound`, `EtagMismatch`, `InUse`.
@@ -148,32 +146,27 @@ impl Broker {
     ) -> Result<(), Error> {
         let tenant = self.get_tenant(id).await?;
         check_seen(seen, tenant.version)?;
-        if !force {
-            self.refuse_connected(id).await?;
+        match self.storage().delete_tenant(id, force).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::not_found("tenant", id)),
+            Err(error) if error.kind() == StorageErrorKind::InUse => Err(self.still_in_use(id, error).await),
+            Err(error) => Err(error.into()),
         }
-        if self.storage().delete_tenant(id).await? { Ok(()) } else { Err(Error::not_found("tenant", id)) }
     }
 
-    async fn refuse_connected(&self, id: &TenantId) -> Result<(), Error> {
-        for state in [ConnectionState::Active, ConnectionState::Suspect, ConnectionState::ReauthRequired] {
-            let filter = ConnectionFilter {
-                tenant: Some(id.clone()),
-                state: Some(state),
-                ..ConnectionFilter::default()
-            };
-            let found =
-                self.storage().list_connections(&filter, &PageRequest { size: 1, after: None }).await?;
-            if let Some(connection) = found.items.first() {
-                return Err(Error::new(
-                    Reason::InUse,
-                    format!(
-                        "tenant {id} has connections, such as {}: disconnect them first, or force the deletion",
-                        connection.id
-                    ),
-                )
-                .with("connection_id", connection.id.as_str()));
-            }
-        }
-        Ok(())
+    /// Names what keeps a tenant from being deleted.
+    async fn still_in_use(&self, id: &TenantId, error: StorageError) -> Error {
+        let found = self.storage().list_tenant_connections(id).await.unwrap_or_default();
+        let Some(connection) = found.first() else {
+            return Error::from(error).saying(format!(
+                "tenant {id} has a grant that is being stored or revoked: repeat this in a moment, or force the deletion"
+            ));
+        };
+        Error::from(error)
+            .saying(format!(
+                "tenant {id} has connections, such as {}: disconnect them first, or force the deletion",
+                connection.id
+            ))
+            .with("connection_id", connection.id.as_str())
     }
 }

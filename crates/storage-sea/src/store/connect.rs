@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use tokenward_storage::{
-    ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, Page, PageRequest, PendingGrant, Result,
+    ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, MAX_OPEN_ATTEMPTS, Page, PageRequest,
+    PendingGrant, Result, StorageErrorKind,
 };
 use tokenward_types::{ConnectLinkId, Sealed, TenantId, Timestamp};
 
@@ -69,6 +70,24 @@ impl TryFrom<pending_grants::Model> for PendingGrant {
     }
 }
 
+/// Why a state is not accepted, by the row that has it: the first condition that fails.
+fn refusal(
+    stored: Option<&connect_attempts::Model>,
+    cookie_hash: &[u8; 32],
+    now: Timestamp,
+) -> Option<ConsumeOutcome> {
+    let Some(stored) = stored else { return Some(ConsumeOutcome::Unknown) };
+    if stored.cookie_hash != cookie_hash {
+        Some(ConsumeOutcome::OtherBrowser)
+    } else if stored.used_at.is_some() {
+        Some(ConsumeOutcome::AlreadyUsed)
+    } else if stored.expires_at <= now.as_micros() {
+        Some(ConsumeOutcome::Expired)
+    } else {
+        None
+    }
+}
+
 #[async_trait]
 impl ConnectStore for SeaStorage {
     #[tracing::instrument(name = "db.connect_link.create", level = "debug", skip_all)]
@@ -126,7 +145,17 @@ impl ConnectStore for SeaStorage {
 
     #[tracing::instrument(name = "db.connect_attempt.start", level = "debug", skip_all)]
     async fn start_connect_attempt(&self, attempt: &ConnectAttempt) -> Result<()> {
+        use connect_attempts::Column;
         let tx = self.db.begin("connect_attempt.start").await?;
+        tx.lock(&format!("connect_link/{}/{}", attempt.tenant, attempt.link)).await?;
+        let open = connect_attempts::Entity::find()
+            .filter(Column::TenantId.eq(attempt.tenant.as_str()))
+            .filter(Column::LinkId.eq(attempt.link.as_str()))
+            .filter(Column::UsedAt.is_null())
+            .filter(Column::ExpiresAt.gt(attempt.created_at.as_micros()));
+        if tx.check(open.count(&tx.conn).await)? >= u64::from(MAX_OPEN_ATTEMPTS) {
+            return Err(tx.error(StorageErrorKind::InUse).detail("too many attempts of this link are open"));
+        }
         tx.insert(connect_attempts::Model {
             tenant_id: attempt.tenant.to_string(),
             state_hash: attempt.state_hash.to_vec(),
@@ -150,29 +179,29 @@ impl ConnectStore for SeaStorage {
         now: Timestamp,
     ) -> Result<ConsumeOutcome> {
         use connect_attempts::Column;
+        let by_state = || connect_attempts::Entity::find().filter(Column::StateHash.eq(state_hash.to_vec()));
+        // Anybody can send a state: only one that may be accepted takes its turn among those who write.
+        let db = self.db.read("connect_attempt.consume");
+        let found = db.check(by_state().one(&db.conn).await)?;
+        if let Some(refusal) = refusal(found.as_ref(), cookie_hash, now) {
+            return Ok(refusal);
+        }
         let tx = self.db.begin("connect_attempt.consume").await?;
-        let by_state = || Column::StateHash.eq(state_hash.to_vec());
         let update = connect_attempts::Entity::update_many()
             .col_expr(Column::UsedAt, Expr::value(now.as_micros()))
-            .filter(by_state())
+            .filter(Column::StateHash.eq(state_hash.to_vec()))
             .filter(Column::CookieHash.eq(cookie_hash.to_vec()))
             .filter(Column::UsedAt.is_null())
             .filter(Column::ExpiresAt.gt(now.as_micros()));
         let consumed = tx.update(update).await? == 1;
-        let stored = tx.check(connect_attempts::Entity::find().filter(by_state()).one(&tx.conn).await)?;
+        let stored = tx.check(by_state().one(&tx.conn).await)?;
         let Some(stored) = stored else { return Ok(ConsumeOutcome::Unknown) };
-        if consumed {
-            let attempt = tx.convert(stored)?;
-            tx.commit().await?;
-            return Ok(ConsumeOutcome::Consumed(Box::new(attempt)));
+        if !consumed {
+            return Ok(refusal(Some(&stored), cookie_hash, now).unwrap_or(ConsumeOutcome::AlreadyUsed));
         }
-        Ok(if stored.cookie_hash != cookie_hash {
-            ConsumeOutcome::OtherBrowser
-        } else if stored.used_at.is_some() {
-            ConsumeOutcome::AlreadyUsed
-        } else {
-            ConsumeOutcome::Expired
-        })
+        let attempt = tx.convert(stored)?;
+        tx.commit().await?;
+        Ok(ConsumeOutcome::Consumed(Box::new(attempt)))
     }
 
     #[tracing::instrument(name = "db.pending_grant.save", level = "debug", skip_all)]

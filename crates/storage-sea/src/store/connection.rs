@@ -173,6 +173,7 @@ impl ConnectionStore for SeaStorage {
     async fn list_tenant_connections(&self, tenant: &TenantId) -> Result<Vec<Connection>> {
         let select = connections::Entity::find()
             .filter(Column::TenantId.eq(tenant.as_str()))
+            .filter(Column::State.ne(ConnectionState::Revoked.word()))
             .order_by_asc(Column::Id)
             .limit(MAX_OF_TENANT);
         self.db.read("connection.list_of_tenant").connections(select).await

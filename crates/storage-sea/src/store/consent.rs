@@ -10,13 +10,17 @@ use super::connection::{account_lock, client_key, is};
 use super::refresh::{active_since, set_tokens, without_lease};
 use crate::convert::Word;
 use crate::entity::connections::{self, Column};
-use crate::entity::{attempts, connect_links, pending_grants, spares};
+use crate::entity::{attempts, connect_links, pending_grants, revocations, spares};
 use crate::session::Tx;
 
 impl SeaStorage {
     pub(super) async fn consent(&self, consent: &Consent) -> Result<Connection> {
         let tx = self.db.begin("connection.save_consent").await?;
+        if !tx.hold_tenant(&consent.tenant).await? {
+            return Err(tx.error(StorageErrorKind::Conflict));
+        }
         tx.lock(&account_lock(&consent.provider, &consent.account)).await?;
+        use_up_link(&tx, consent).await?;
         if consent.exclusive_account && is_taken(&tx, consent).await? {
             return Err(tx.error(StorageErrorKind::AccountTaken));
         }
@@ -113,20 +117,33 @@ pub(super) async fn drop_former_tokens(tx: &Tx, tenant: &TenantId, connection: &
     tx.delete(spares).await.map(drop)
 }
 
-/// Uses up the link, which keeps the time of its first use, and removes the pending grant.
-async fn settle(tx: &Tx, consent: &Consent) -> Result<()> {
-    if let Some(link) = &consent.link {
-        let update = connect_links::Entity::update_many()
-            .col_expr(connect_links::Column::UsedAt, Expr::value(consent.now.as_micros()))
-            .filter(connect_links::Column::TenantId.eq(consent.tenant.as_str()))
-            .filter(connect_links::Column::Id.eq(link.as_str()))
-            .filter(connect_links::Column::UsedAt.is_null());
-        tx.update(update).await?;
+/// Marks the link as used. Of two consents by one link the second waits for the first, and finds it used.
+async fn use_up_link(tx: &Tx, consent: &Consent) -> Result<()> {
+    use connect_links::Column as Of;
+    let Some(link) = &consent.link else { return Ok(()) };
+    let update = connect_links::Entity::update_many()
+        .col_expr(Of::UsedAt, Expr::value(consent.now.as_micros()))
+        .filter(Of::TenantId.eq(consent.tenant.as_str()))
+        .filter(Of::Id.eq(link.as_str()))
+        .filter(Of::UsedAt.is_null());
+    match tx.update(update).await? {
+        1 => Ok(()),
+        _ => Err(tx.error(StorageErrorKind::LinkUsed)),
     }
+}
+
+/// Removes the pending grant, and what would revoke the grant that lives again.
+async fn settle(tx: &Tx, consent: &Consent) -> Result<()> {
     if let Some(pending) = &consent.pending {
         let delete = pending_grants::Entity::delete_many()
             .filter(pending_grants::Column::TenantId.eq(consent.tenant.as_str()))
             .filter(pending_grants::Column::Id.eq(&**pending));
+        tx.delete(delete).await?;
+    }
+    if let Some(client) = &consent.oauth_client {
+        let delete = revocations::Entity::delete_many()
+            .filter(revocations::Column::OauthClientId.eq(client.as_str()))
+            .filter(revocations::Column::AccountId.eq(consent.account.as_str()));
         tx.delete(delete).await?;
     }
     Ok(())

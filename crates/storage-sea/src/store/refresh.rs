@@ -134,34 +134,15 @@ impl RefreshStore for SeaStorage {
 
     #[tracing::instrument(name = "db.attempt.commit", level = "debug", skip_all)]
     async fn commit_refresh(&self, commit: &RefreshCommit) -> Result<CommitOutcome> {
-        let tx = self.db.begin("attempt.commit").await?;
-        let Some(stored) = tx.lock_connection(&commit.tenant, &commit.connection).await? else {
-            return Ok(CommitOutcome::Gone);
-        };
-        let same_epoch = stored.consent_epoch == commit.consent_epoch;
-        if same_epoch && stored.grant_fence == commit.fence {
-            return Ok(CommitOutcome::Committed(Box::new(stored)));
-        }
-        let attempt =
-            attempts_of(&commit.tenant, &commit.connection).add(attempts::Column::Fence.eq(commit.fence));
-        tx.delete(attempts::Entity::delete_many().filter(attempt)).await?;
-        if !same_epoch || stored.grant_fence > commit.fence {
-            if same_epoch && commit.rotated {
-                keep(&tx, commit, commit.fence, commit.tokens.refresh_token.as_ref()).await?;
+        loop {
+            if let Some(outcome) = self.try_commit(commit).await? {
+                return Ok(outcome);
             }
-            tx.commit().await?;
-            return Ok(CommitOutcome::Rejected(Box::new(stored)));
+            // Its token may have to be revoked, which takes locks that come ahead of the connection's.
+            if let Some(outcome) = self.reject_revoked(commit).await? {
+                return Ok(outcome);
+            }
         }
-        if stored.grant_fence != commit.spent_token_fence {
-            // The stored token was not spent by this attempt: it may be the only one that lives.
-            let replaced = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
-            keep(&tx, commit, stored.grant_fence, replaced).await?;
-        }
-        store_tokens(&tx, commit, stored.lease_fence == commit.fence).await?;
-        let select = connections::Entity::find().filter(is(&commit.tenant, &commit.connection));
-        let Some(committed) = tx.connection(select).await? else { return Ok(CommitOutcome::Gone) };
-        tx.commit().await?;
-        Ok(CommitOutcome::Committed(Box::new(committed)))
     }
 
     #[tracing::instrument(name = "db.attempt.end", level = "debug", skip_all)]
@@ -243,6 +224,43 @@ impl RefreshStore for SeaStorage {
         let spare = spares_of(tenant, connection).add(spares::Column::TokenFence.eq(token_fence));
         tx.delete(spares::Entity::delete_many().filter(spare)).await?;
         tx.commit().await
+    }
+}
+
+impl SeaStorage {
+    /// Stores or rejects an attempt's tokens; `None` where the connection is revoked.
+    async fn try_commit(&self, commit: &RefreshCommit) -> Result<Option<CommitOutcome>> {
+        let tx = self.db.begin("attempt.commit").await?;
+        let Some(stored) = tx.lock_connection(&commit.tenant, &commit.connection).await? else {
+            return Ok(Some(CommitOutcome::Gone));
+        };
+        if stored.state == ConnectionState::Revoked {
+            return Ok(None);
+        }
+        let same_epoch = stored.consent_epoch == commit.consent_epoch;
+        if same_epoch && stored.grant_fence == commit.fence {
+            return Ok(Some(CommitOutcome::Committed(Box::new(stored))));
+        }
+        let attempt =
+            attempts_of(&commit.tenant, &commit.connection).add(attempts::Column::Fence.eq(commit.fence));
+        tx.delete(attempts::Entity::delete_many().filter(attempt)).await?;
+        if !same_epoch || stored.grant_fence > commit.fence {
+            if same_epoch && commit.rotated {
+                keep(&tx, commit, commit.fence, commit.tokens.refresh_token.as_ref()).await?;
+            }
+            tx.commit().await?;
+            return Ok(Some(CommitOutcome::Rejected(Box::new(stored))));
+        }
+        if stored.grant_fence != commit.spent_token_fence {
+            // The stored token was not spent by this attempt: it may be the only one that lives.
+            let replaced = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
+            keep(&tx, commit, stored.grant_fence, replaced).await?;
+        }
+        store_tokens(&tx, commit, stored.lease_fence == commit.fence).await?;
+        let select = connections::Entity::find().filter(is(&commit.tenant, &commit.connection));
+        let Some(committed) = tx.connection(select).await? else { return Ok(Some(CommitOutcome::Gone)) };
+        tx.commit().await?;
+        Ok(Some(CommitOutcome::Committed(Box::new(committed))))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
-use tokenward_storage::{Connection, ConnectionState, Result, Revocation, StorageErrorKind, Version};
+use tokenward_storage::{
+    CommitOutcome, Connection, ConnectionState, RefreshCommit, Result, Revocation, StorageErrorKind, Version,
+};
 use tokenward_types::{ConnectionId, Sealed, TenantId, Timestamp};
 
 use super::SeaStorage;
@@ -51,18 +53,18 @@ impl SeaStorage {
     ) -> Result<Option<Connection>> {
         use connections::Column;
         let tx = self.db.begin("connection.disconnect").await?;
-        let select = connections::Entity::find().filter(is(tenant, connection));
-        let Some(found) = tx.connection(select.clone()).await? else { return Ok(None) };
-        // Of two connections that share a grant and are disconnected at once, the second must see that it is the last.
-        tx.lock(&account_lock(&found.provider, &found.account)).await?;
-        let Some(stored) = tx.lock_connection(tenant, connection).await? else { return Ok(None) };
+        let Some(stored) = lock_with_account(&tx, tenant, connection).await? else { return Ok(None) };
         if seen.is_some_and(|seen| seen != stored.version) {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
         if stored.state == ConnectionState::Revoked {
             return Ok(Some(stored));
         }
-        queue(&tx, &stored, now).await?;
+        if stored.lease.as_ref().is_some_and(|lease| !lease.remaining.is_zero()) {
+            return Err(tx.error(StorageErrorKind::Conflict).detail("an attempt is in flight"));
+        }
+        let refresh_token = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
+        queue(&tx, &stored, refresh_token, stored.grant_fence, now).await?;
         drop_former_tokens(&tx, tenant, connection).await?;
         let update = without_lease(connections::Entity::update_many())
             .col_expr(Column::State, Expr::value(ConnectionState::Revoked.word()))
@@ -81,9 +83,25 @@ impl SeaStorage {
         if tx.update(update).await? != 1 {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
-        let revoked = tx.connection(select).await?;
+        let revoked = tx.connection(connections::Entity::find().filter(is(tenant, connection))).await?;
         tx.commit().await?;
         Ok(revoked)
+    }
+
+    /// Ends an attempt whose connection was found revoked. `None` when it is not any more.
+    pub(super) async fn reject_revoked(&self, commit: &RefreshCommit) -> Result<Option<CommitOutcome>> {
+        let tx = self.db.begin("attempt.commit").await?;
+        let stored = lock_with_account(&tx, &commit.tenant, &commit.connection).await?;
+        let Some(stored) = stored else { return Ok(Some(CommitOutcome::Gone)) };
+        if stored.state != ConnectionState::Revoked {
+            return Ok(None);
+        }
+        if commit.rotated {
+            let refresh_token = commit.tokens.refresh_token.as_ref();
+            queue(&tx, &stored, refresh_token, commit.fence, commit.now).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(CommitOutcome::Rejected(Box::new(stored))))
     }
 
     pub(super) async fn due_revocations(&self, now: Timestamp, limit: u32) -> Result<Vec<Revocation>> {
@@ -127,10 +145,30 @@ impl SeaStorage {
     }
 }
 
-/// Queues the refresh token, unless another connection lives by the same grant.
-async fn queue(tx: &Tx, connection: &Connection, now: Timestamp) -> Result<()> {
+/// One connection, locked after its tenant and its account until the transaction ends: of two connections that share a grant
+/// and are disconnected at once, the second must see that it is the last.
+async fn lock_with_account(
+    tx: &Tx,
+    tenant: &TenantId,
+    connection: &ConnectionId,
+) -> Result<Option<Connection>> {
+    let select = connections::Entity::find().filter(is(tenant, connection));
+    tx.hold_tenant(tenant).await?;
+    let Some(found) = tx.connection(select).await? else { return Ok(None) };
+    tx.lock(&account_lock(&found.provider, &found.account)).await?;
+    tx.lock_connection(tenant, connection).await
+}
+
+/// Queues a refresh token of a connection, unless another connection lives by the same grant.
+async fn queue(
+    tx: &Tx,
+    connection: &Connection,
+    refresh_token: Option<&Sealed>,
+    fence: i64,
+    now: Timestamp,
+) -> Result<()> {
     use connections::Column;
-    let refresh_token = connection.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
+    use revocations::Column as Of;
     let (Some(client), Some(refresh_token)) = (&connection.oauth_client, refresh_token) else {
         return Ok(());
     };
@@ -143,15 +181,15 @@ async fn queue(tx: &Tx, connection: &Connection, now: Timestamp) -> Result<()> {
     if tx.exists(sharing).await? {
         return Ok(());
     }
-    tx.insert(revocations::Model {
+    let revocation = revocations::Model {
         tenant_id: connection.tenant.to_string(),
         connection_id: connection.id.to_string(),
-        grant_fence: connection.grant_fence,
+        grant_fence: fence,
         oauth_client_id: client.to_string(),
         account_id: connection.account.to_string(),
         refresh_token: refresh_token.as_bytes().to_vec(),
         tries: 0,
         due_at: now.as_micros(),
-    })
-    .await
+    };
+    tx.insert_if_absent(revocation, [Of::TenantId, Of::ConnectionId, Of::GrantFence]).await
 }

@@ -1,14 +1,15 @@
 use async_trait::async_trait;
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryTrait};
-use tokenward_storage::{Page, PageRequest, Result, Tenant, TenantStore};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait};
+use tokenward_storage::{ConnectionState, Page, PageRequest, Result, StorageErrorKind, Tenant, TenantStore};
 use tokenward_types::{TenantId, Timestamp};
 
 use super::SeaStorage;
 use crate::convert::{Row, Word, to_json};
 use crate::entity::tenants::{self, Column};
+use crate::entity::{connections, pending_grants, revocations};
 use crate::error::Inconsistent;
-use crate::session::cursor;
+use crate::session::{Tx, cursor};
 
 impl TryFrom<tenants::Model> for Tenant {
     type Error = Inconsistent;
@@ -25,6 +26,36 @@ impl TryFrom<tenants::Model> for Tenant {
             version: row.version,
         })
     }
+}
+
+impl Tx {
+    /// Keeps the tenant from being deleted until the transaction ends. Comes ahead of every other lock.
+    pub(super) async fn hold_tenant(&self, tenant: &TenantId) -> Result<bool> {
+        let select = tenants::Entity::find_by_id(tenant.as_str()).lock(LockType::KeyShare);
+        Ok(self.check(select.one(&self.conn).await)?.is_some())
+    }
+}
+
+/// A grant that lives at the provider, or may, is not forgotten by accident.
+async fn refuse_in_use(tx: &Tx, tenant: &TenantId) -> Result<()> {
+    let connected = connections::Entity::find()
+        .filter(connections::Column::TenantId.eq(tenant.as_str()))
+        .filter(connections::Column::State.ne(ConnectionState::Revoked.word()));
+    let pending = pending_grants::Entity::find()
+        .filter(pending_grants::Column::TenantId.eq(tenant.as_str()))
+        .filter(pending_grants::Column::Refused.is_null());
+    let queued = revocations::Entity::find().filter(revocations::Column::TenantId.eq(tenant.as_str()));
+    let in_use = |detail| tx.error(StorageErrorKind::InUse).detail(detail);
+    if tx.exists(connected).await? {
+        return Err(in_use("it has a connection that is not revoked"));
+    }
+    if tx.exists(pending).await? {
+        return Err(in_use("it has a pending grant"));
+    }
+    if tx.exists(queued).await? {
+        return Err(in_use("it has a queued revocation"));
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -77,8 +108,16 @@ impl TenantStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.tenant.delete", level = "debug", skip_all)]
-    async fn delete_tenant(&self, tenant: &TenantId) -> Result<bool> {
+    async fn delete_tenant(&self, tenant: &TenantId, force: bool) -> Result<bool> {
         let tx = self.db.begin("tenant.delete").await?;
+        // Whoever gives the tenant a grant holds this row, so that what is found here stays true until the commit.
+        let this = tenants::Entity::find_by_id(tenant.as_str()).lock_exclusive();
+        if tx.one::<_, Tenant>(this).await?.is_none() {
+            return Ok(false);
+        }
+        if !force {
+            refuse_in_use(&tx, tenant).await?;
+        }
         // Foreign keys take along all that belongs to it.
         let delete = tenants::Entity::delete_many().filter(Column::TenantId.eq(tenant.as_str()));
         let deleted = tx.delete(delete).await?;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use tokenward_storage::{StorageErrorKind, Tenant, TenantState};
+use tokenward_storage::{ConsumeOutcome, StorageErrorKind, Tenant, TenantState};
 use tokenward_storage_sea::postgres;
 use tokenward_testkit::storage::StorageFixture;
 use tokenward_types::{TenantId, Timestamp};
@@ -89,6 +89,21 @@ async fn a_statement_that_waits_too_long_is_unavailable() {
     assert_eq!(error.kind(), StorageErrorKind::Unavailable);
     lock.rollback().await.unwrap();
     impatient.create_tenant(&tenant("acme")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_accepted_waits_for_no_write() {
+    let test = "postgres::a_state_that_cannot_be_accepted_waits_for_no_write";
+    let Some(database) = postgres_database(test).await else { return };
+    database.open().await.migrate().await.unwrap();
+    let impatient = database.open_with(json!({"statement_timeout": "50ms"})).await;
+    let holder = sea_orm::Database::connect(database.url()).await.unwrap();
+    let lock = sea_orm::TransactionTrait::begin(&holder).await.unwrap();
+    let writes_wait = "LOCK TABLE connect_attempts IN EXCLUSIVE MODE";
+    sea_orm::ConnectionTrait::execute_unprepared(&lock, writes_wait).await.unwrap();
+    let consumed = impatient.consume_connect_attempt(&[1; 32], &[2; 32], Timestamp::from_secs(1)).await;
+    assert_eq!(consumed.unwrap(), ConsumeOutcome::Unknown);
+    lock.rollback().await.unwrap();
 }
 
 /// Forwards one address to the server until `cut` is set: then the next COMMIT reaches the server and its answer is lost.

@@ -1,8 +1,10 @@
 use std::os::unix::fs::PermissionsExt;
 
+use sea_orm::sqlx::{Connection, Executor, SqliteConnection};
 use serde_json::json;
-use tokenward_storage::SchemaStatus;
+use tokenward_storage::{ConsumeOutcome, SchemaStatus};
 use tokenward_storage_sea::sqlite;
+use tokenward_types::Timestamp;
 
 use crate::fixtures::{SqliteFile, build};
 
@@ -77,4 +79,17 @@ async fn databases_in_memory_are_apart() {
     let two = build(sqlite(), json!({"in_memory": true}), true).await.unwrap();
     one.migrate().await.unwrap();
     assert!(matches!(two.schema_status().await.unwrap(), SchemaStatus::Behind(_)));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_accepted_waits_for_no_write() {
+    let file = SqliteFile::new();
+    let values = json!({"path": file.path(), "busy_timeout": "10ms"});
+    let storage = build(sqlite(), values, false).await.expect("the file opens");
+    storage.migrate().await.expect("the schema is made");
+    let url = format!("sqlite:{}", file.path().display());
+    let mut writer = SqliteConnection::connect(&url).await.expect("the file is there");
+    writer.execute("BEGIN IMMEDIATE").await.expect("nobody else writes");
+    let consumed = storage.consume_connect_attempt(&[1; 32], &[2; 32], Timestamp::from_secs(1)).await;
+    assert_eq!(consumed.unwrap(), ConsumeOutcome::Unknown);
 }

@@ -89,6 +89,39 @@ pub async fn a_taken_state_is_refused(fixture: &dyn StorageFixture) {
     }
 }
 
+pub async fn at_most_twenty_attempts_of_a_link_are_open(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for state in 1..=20 {
+        storage.start_connect_attempt(&connect_attempt("a", state)).await.unwrap();
+    }
+    let one_more = connect_attempt("a", 21);
+    assert_eq!(kind(storage.start_connect_attempt(&one_more).await), StorageErrorKind::InUse);
+    let unknown = storage.consume_connect_attempt(&[21; 32], &COOKIE, at(8)).await.unwrap();
+    assert_eq!(unknown, ConsumeOutcome::Unknown);
+    let other_link = ConnectAttempt { link: link_id("other"), ..connect_attempt("a", 31) };
+    for other in [other_link, connect_attempt("b", 32)] {
+        storage.start_connect_attempt(&other).await.expect("each link counts its own");
+    }
+    let consumed = storage.consume_connect_attempt(&[1; 32], &COOKIE, at(8)).await.unwrap();
+    assert!(matches!(consumed, ConsumeOutcome::Consumed(_)));
+    storage.start_connect_attempt(&one_more).await.expect("one is consumed");
+    let before = ConnectAttempt { created_at: at(606), ..connect_attempt("a", 22) };
+    assert_eq!(kind(storage.start_connect_attempt(&before).await), StorageErrorKind::InUse);
+    let after = ConnectAttempt { created_at: at(607), expires_at: at(1207), ..before };
+    storage.start_connect_attempt(&after).await.expect("the others are expired");
+}
+
+pub async fn of_a_hundred_attempts_of_a_link_at_once_twenty_start(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let results = at_once(MANY, &storage, |number, storage| async move {
+        storage.start_connect_attempt(&connect_attempt("a", number.try_into().unwrap())).await
+    })
+    .await;
+    let (started, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!(started.len(), 20);
+    assert!(refused.into_iter().all(|refused| kind(refused) == StorageErrorKind::InUse));
+}
+
 pub async fn an_unknown_state_is_unknown(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.start_connect_attempt(&connect_attempt("a", 1)).await.unwrap();

@@ -69,6 +69,18 @@ pub async fn connections_of_a_tenant_are_listed_in_order(fixture: &dyn StorageFi
     assert_eq!(names(&listed), ["a/B", "a/a", "a/a-1", "a/c"]);
 }
 
+pub async fn revoked_connections_of_a_tenant_are_left_out(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let mut left = Vec::new();
+    for state in [ConnectionState::Active, ConnectionState::Suspect, ConnectionState::ReauthRequired] {
+        let seen = connected(&storage, "a", &format!("c{}", left.len())).await;
+        left.extend(storage.change_state(&seen.tenant, &seen.id, &change(&seen, state)).await.unwrap());
+    }
+    let gone = connected(&storage, "a", "c9").await;
+    storage.disconnect(&gone.tenant, &gone.id, None, "", at(60)).await.unwrap();
+    assert_eq!(storage.list_tenant_connections(&tenant_id("a")).await.unwrap(), left);
+}
+
 pub async fn connections_of_all_tenants_are_listed_in_pages(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     for (tenant, id) in [("b", "c1"), ("a", "c2"), ("b", "c0"), ("a", "c1"), ("a", "c3")] {

@@ -225,14 +225,74 @@ pub async fn a_consent_uses_up_its_link_and_settles_its_pending_grant(fixture: &
     assert!(left.len() == 1 && left[0].tenant == tenant_id("b"));
 }
 
-pub async fn a_link_that_is_used_already_keeps_its_time(fixture: &dyn StorageFixture) {
+pub async fn a_link_is_used_up_once(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.create_connect_link(&link("a", "link")).await.unwrap();
     let first = storage.save_consent(&through_link(consent("a", "con_1"))).await.unwrap();
-    let again = storage.save_consent(&through_link(consent_again(&first))).await.unwrap();
-    assert_eq!(again.consent_epoch, 2, "the grant is not lost because the link was used");
+    storage.save_pending_grant(&pending("a", "p")).await.unwrap();
+    let to_another_account = through_link(consent("a", "con_2"));
+    let other = connected(&storage, "b", "con_3").await;
+    storage.disconnect(&other.tenant, &other.id, None, "", at(35)).await.unwrap();
+    let revived = Consent { account: other.account, ..to_another_account.clone() };
+    for consent in [through_link(consent_again(&first)), to_another_account, revived] {
+        assert_eq!(kind(storage.save_consent(&consent).await), StorageErrorKind::LinkUsed);
+    }
     let used = storage.get_connect_link(&tenant_id("a"), &link_id("link")).await.unwrap().unwrap();
     assert_eq!(used.used_at, Some(at(20)));
+    assert_eq!(storage.list_tenant_connections(&first.tenant).await.unwrap(), [first]);
+    assert_eq!(storage.list_pending_grants(10).await.unwrap(), [pending("a", "p")]);
+    assert_eq!(storage.list_revocations(at(100), 10).await.unwrap().len(), 1);
+}
+
+pub async fn a_link_that_was_taken_back_brings_nothing(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    storage.create_connect_link(&link("a", "link")).await.unwrap();
+    storage.delete_connect_link(&tenant_id("a"), &link_id("link")).await.unwrap();
+    // Another tenant's link of that name is another one.
+    storage.create_connect_link(&link("b", "link")).await.unwrap();
+    let result = storage.save_consent(&through_link(consent("a", "con_1"))).await;
+    assert_eq!(kind(result), StorageErrorKind::LinkUsed);
+    assert_eq!(storage.list_tenant_connections(&tenant_id("a")).await.unwrap(), []);
+}
+
+pub async fn of_two_consents_by_one_link_at_once_one_wins(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for round in 0..20 {
+        let id = format!("lnk_{round}");
+        storage.create_connect_link(&link("a", &id)).await.unwrap();
+        let by_link = |connection: String| Consent { link: Some(link_id(&id)), ..consent("a", &connection) };
+        let (one, two) = (by_link(format!("x_{round}")), by_link(format!("y_{round}")));
+        let (first, second) = tokio::join!(storage.save_consent(&one), storage.save_consent(&two));
+        let loser = match (first, second) {
+            (Ok(_), Err(loser)) | (Err(loser), Ok(_)) => loser,
+            both => panic!("exactly one wins: {both:?}"),
+        };
+        assert_eq!(loser.kind(), StorageErrorKind::LinkUsed);
+        assert_eq!(storage.list_tenant_connections(&one.tenant).await.unwrap().len(), round + 1);
+    }
+}
+
+pub async fn a_consent_takes_revocations_of_its_grant_off_the_queue(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    storage.create_oauth_client(&client("other")).await.unwrap();
+    let queued = async || {
+        let queued = storage.list_revocations(at(100), 10).await.unwrap();
+        queued.iter().map(|queued| format!("{}/{}", queued.tenant, queued.connection)).collect::<Vec<_>>()
+    };
+    let other_client = Consent {
+        connection: connection_id("con_3"),
+        oauth_client: Some(client_id("other")),
+        ..consent("b", "con_1")
+    };
+    let mut revoked = Vec::new();
+    // Each is the last one of its grant when it goes, so that each is queued.
+    for consent in [other_client, consent("b", "con_2"), consent("b", "con_1"), consent("a", "con_1")] {
+        let seen = storage.save_consent(&consent).await.unwrap();
+        revoked.extend(storage.disconnect(&seen.tenant, &seen.id, None, "", at(35)).await.unwrap());
+    }
+    assert_eq!(queued().await, ["a/con_1", "b/con_2", "b/con_3"], "a consent of another tenant took b/con_1");
+    storage.save_consent(&consent_again(&revoked[3])).await.unwrap();
+    assert_eq!(queued().await, ["b/con_2", "b/con_3"], "another account and another client stay");
 }
 
 pub async fn a_refused_consent_leaves_link_and_pending_grant(fixture: &dyn StorageFixture) {

@@ -34,12 +34,29 @@ pub async fn disconnecting_drops_lease_attempts_and_spares(fixture: &dyn Storage
     let storage = furnished(fixture).await;
     let seen = connected(&storage, "a", "c1").await;
     with_spare(&storage, &seen).await;
-    let now = current(&storage, &seen).await;
-    storage.begin_attempt(&now.tenant, &now.id, &begin(&now)).await.unwrap().unwrap();
+    begun(&storage, &seen).await;
     let revoked = storage.disconnect(&seen.tenant, &seen.id, None, "", at(60)).await.unwrap().unwrap();
     assert_eq!(revoked.lease, None);
     assert_eq!(storage.list_attempts(&seen.tenant, &seen.id).await.unwrap(), []);
     assert_eq!(storage.list_spares(&seen.tenant, &seen.id).await.unwrap(), []);
+}
+
+pub async fn while_a_lease_holds_a_disconnect_is_a_conflict(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let leased = current(&storage, &seen).await;
+    for version in [None, Some(leased.version)] {
+        let result = storage.disconnect(&seen.tenant, &seen.id, version, "", at(60)).await;
+        assert_eq!(kind(result), StorageErrorKind::Conflict);
+    }
+    let after = current(&storage, &seen).await;
+    assert_eq!((after.state, after.version, &after.tokens), (leased.state, leased.version, &leased.tokens));
+    assert_eq!(storage.list_attempts(&seen.tenant, &seen.id).await.unwrap(), std::slice::from_ref(&attempt));
+    assert_eq!(storage.list_revocations(at(100), 10).await.unwrap(), []);
+    storage.end_attempt(&seen.tenant, &seen.id, attempt.fence, false).await.unwrap();
+    let revoked = storage.disconnect(&seen.tenant, &seen.id, None, "", at(60)).await.unwrap().unwrap();
+    assert_eq!(revoked.state, ConnectionState::Revoked);
 }
 
 pub async fn disconnecting_queues_the_refresh_token(fixture: &dyn StorageFixture) {

@@ -122,6 +122,6 @@ pub async fn a_tenant_cannot_delete_the_rows_of_another(fixture: &dyn StorageFix
     storage.disconnect(&own.tenant, &own.id, None, "", at(60)).await.unwrap();
     assert!(storage.delete_connection(&a, id).await.unwrap(), "its own row of that identifier");
     assert_eq!(picture_of_b(&storage, &of_b).await, before);
-    assert!(storage.delete_tenant(&a).await.unwrap());
+    assert!(storage.delete_tenant(&a, true).await.unwrap());
     assert_eq!(picture_of_b(&storage, &of_b).await, before);
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use tokenward_storage::{
-    CommitOutcome, Connection, ConnectionState, RefreshCommit, Spare, StateChange, Storage, TokenSet,
+    CommitOutcome, Connection, ConnectionState, RefreshCommit, Revocation, Spare, StateChange, Storage,
+    TokenSet,
 };
 use tokenward_types::Timestamp;
 
@@ -218,6 +219,60 @@ pub async fn a_commit_from_before_a_disconnect_is_rejected_without_a_spare(fixtu
     assert_eq!(rejected(&storage, &commit(&attempt)).await, revoked);
     assert_eq!(current(&storage, &seen).await, revoked);
     assert_eq!(spares(&storage, &seen).await, []);
+}
+
+pub async fn a_token_that_a_disconnect_overtook_is_queued_for_revocation(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let (kept, rotated) = (begun(&storage, &seen).await, begun(&storage, &seen).await);
+    let revoked = storage.disconnect(&seen.tenant, &seen.id, None, "", at(40)).await.unwrap().unwrap();
+    rejected(&storage, &RefreshCommit { rotated: false, ..commit(&kept) }).await;
+    assert_eq!(storage.list_revocations(at(100), 10).await.unwrap().len(), 1, "the disconnect's own");
+    for _ in 0..2 {
+        assert_eq!(rejected(&storage, &commit(&rotated)).await, revoked);
+    }
+    let expected = Revocation {
+        tenant: seen.tenant,
+        connection: seen.id,
+        oauth_client: seen.oauth_client.unwrap(),
+        account: seen.account,
+        refresh_token: sealed("refresh 3"),
+        grant_fence: 3,
+        tries: 0,
+        due_at: at(50),
+    };
+    let queued = storage.list_revocations(at(100), 10).await.unwrap();
+    assert_eq!((queued.len(), queued[0].grant_fence, &queued[1]), (2, 1, &expected));
+}
+
+pub async fn a_token_of_a_shared_grant_is_not_queued_by_a_late_commit(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    connected(&storage, "b", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    storage.disconnect(&seen.tenant, &seen.id, None, "", at(40)).await.unwrap();
+    rejected(&storage, &commit(&attempt)).await;
+    assert_eq!(storage.list_revocations(at(100), 10).await.unwrap(), [], "the other tenant lives by it");
+}
+
+pub async fn of_a_disconnect_and_a_commit_at_once_the_new_token_is_queued(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for round in 0..20 {
+        let seen = connected(&storage, "a", &format!("c{round}")).await;
+        let commit = commit(&begun(&storage, &seen).await);
+        let (revoked, _) =
+            tokio::join!(storage.disconnect(&seen.tenant, &seen.id, None, "", at(60)), async {
+                storage.commit_refresh(&commit).await.unwrap()
+            },);
+        assert_eq!(revoked.unwrap().unwrap().state, ConnectionState::Revoked);
+        let queued = storage.list_revocations(at(100), 100).await.unwrap();
+        let new = queued.iter().any(|queued| {
+            queued.connection == seen.id
+                && queued.grant_fence == 2
+                && queued.refresh_token == sealed("refresh 2")
+        });
+        assert!(new, "round {round}: {queued:?}");
+    }
 }
 
 pub async fn a_commit_to_a_connection_that_is_gone_says_so(fixture: &dyn StorageFixture) {

@@ -1,13 +1,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokenward_storage::{MAX_PAGE_SIZE, PageRequest, Storage, StorageErrorKind, Tenant, TenantState};
+use tokenward_storage::{
+    ConnectionFilter, ConnectionState, MAX_PAGE_SIZE, PageRequest, StateChange, Storage, StorageErrorKind,
+    Tenant, TenantState,
+};
 use tokenward_types::Timestamp;
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{
-    at, begin, connect_attempt, connected, consent, data_key, link, link_id, pending, tenant, tenant_id,
-    with_spare,
+    at, begin, connect_attempt, connected, consent, consent_again, data_key, link, link_id, pending, tenant,
+    tenant_id, with_spare,
 };
 use crate::storage::tools::{MANY, at_once, furnished, kind, ready};
 
@@ -59,7 +62,7 @@ pub async fn an_absent_tenant_is_none(fixture: &dyn StorageFixture) {
     let storage = ready(fixture).await;
     assert_eq!(storage.get_tenant(&tenant_id("absent")).await.unwrap(), None);
     assert_eq!(storage.update_tenant(&tenant("absent")).await.unwrap(), None);
-    assert!(!storage.delete_tenant(&tenant_id("absent")).await.unwrap());
+    assert!(!storage.delete_tenant(&tenant_id("absent"), false).await.unwrap());
 }
 
 pub async fn tenants_differ_by_case(fixture: &dyn StorageFixture) {
@@ -67,7 +70,7 @@ pub async fn tenants_differ_by_case(fixture: &dyn StorageFixture) {
     storage.create_tenant(&Tenant { display_name: "upper".into(), ..tenant("Acme") }).await.unwrap();
     assert_eq!(storage.get_tenant(&tenant_id("acme")).await.unwrap(), None);
     storage.create_tenant(&Tenant { display_name: "lower".into(), ..tenant("acme") }).await.unwrap();
-    assert!(storage.delete_tenant(&tenant_id("acme")).await.unwrap());
+    assert!(storage.delete_tenant(&tenant_id("acme"), false).await.unwrap());
     assert_eq!(storage.get_tenant(&tenant_id("Acme")).await.unwrap().unwrap().display_name, "upper");
 }
 
@@ -97,7 +100,7 @@ pub async fn pages_neither_repeat_nor_hide_when_rows_come_and_go(fixture: &dyn S
         // Behind the cursor and before it, and one that was listed goes.
         storage.create_tenant(&tenant(&format!("t0{round}"))).await.unwrap();
         storage.create_tenant(&tenant(&format!("t9{round}"))).await.unwrap();
-        storage.delete_tenant(&page.items[0].id).await.unwrap();
+        storage.delete_tenant(&page.items[0].id, false).await.unwrap();
         round += 1;
     }
     let unique: BTreeSet<_> = seen.iter().cloned().collect();
@@ -195,8 +198,8 @@ pub async fn a_hundred_compare_and_swaps_lose_none(fixture: &dyn StorageFixture)
 
 pub async fn deleting_a_tenant_twice_is_no_error(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
-    assert!(storage.delete_tenant(&tenant_id("a")).await.unwrap());
-    assert!(!storage.delete_tenant(&tenant_id("a")).await.unwrap());
+    assert!(storage.delete_tenant(&tenant_id("a"), false).await.unwrap());
+    assert!(!storage.delete_tenant(&tenant_id("a"), false).await.unwrap());
     assert_eq!(ids(&storage).await, ["b"]);
 }
 
@@ -214,11 +217,13 @@ pub async fn deleting_a_tenant_takes_all_that_belongs_to_it(fixture: &dyn Storag
         storage.save_pending_grant(&pending(tenant, "p")).await.unwrap();
         storage.create_data_key(&data_key(tenant, 1)).await.unwrap();
     }
-    assert!(storage.delete_tenant(&tenant_id("a")).await.unwrap());
+    assert!(storage.delete_tenant(&tenant_id("a"), true).await.unwrap());
     for (id, left) in [("a", 0), ("b", 1)] {
         let tenant = tenant_id(id);
         let connection = crate::storage::samples::connection_id("con_1");
-        assert_eq!(storage.list_tenant_connections(&tenant).await.unwrap().len(), 2 * left, "{id}");
+        let filter = ConnectionFilter { tenant: Some(tenant.clone()), ..ConnectionFilter::default() };
+        let connections = storage.list_connections(&filter, &PageRequest::first()).await.unwrap().items;
+        assert_eq!(connections.len(), 2 * left, "{id}");
         assert_eq!(storage.list_attempts(&tenant, &connection).await.unwrap().len(), left, "{id}");
         assert_eq!(storage.list_spares(&tenant, &connection).await.unwrap().len(), left, "{id}");
         assert_eq!(storage.list_data_keys(id).await.unwrap().len(), left, "{id}");
@@ -231,4 +236,57 @@ pub async fn deleting_a_tenant_takes_all_that_belongs_to_it(fixture: &dyn Storag
     assert!(grants.len() == 1 && grants[0].tenant == tenant_id("b"));
     let gone = storage.consume_connect_attempt(&[b'a'; 32], &[99; 32], at(8)).await.unwrap();
     assert_eq!(gone, tokenward_storage::ConsumeOutcome::Unknown);
+}
+
+pub async fn a_tenant_with_a_grant_is_deleted_only_by_force(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    connected(&storage, "b", "con_2").await;
+    let a = tenant_id("a");
+    let delete = async || storage.delete_tenant(&tenant_id("a"), false).await;
+    let seen = connected(&storage, "a", "con_1").await;
+    assert_eq!(kind(delete().await), StorageErrorKind::InUse);
+    let dead = StateChange {
+        seen: seen.version,
+        state: ConnectionState::ReauthRequired,
+        reason: String::new(),
+        now: at(35),
+    };
+    storage.change_state(&a, &seen.id, &dead).await.unwrap();
+    assert_eq!(kind(delete().await), StorageErrorKind::InUse, "a dead grant is a connection too");
+    storage.disconnect(&a, &seen.id, None, "", at(60)).await.unwrap();
+    assert_eq!(kind(delete().await), StorageErrorKind::InUse, "its token is yet to be revoked");
+    storage.finish_revocation(&a, &seen.id, seen.grant_fence).await.unwrap();
+    storage.save_pending_grant(&pending("a", "p")).await.unwrap();
+    assert_eq!(kind(delete().await), StorageErrorKind::InUse, "a grant is yet to be verified");
+    assert!(storage.get_connection(&a, &seen.id).await.unwrap().is_some(), "nothing was deleted");
+    storage.refuse_pending_grant(&a, "p", "another account").await.unwrap();
+    assert!(delete().await.unwrap(), "a revoked connection and a refused grant keep nothing");
+    assert!(storage.delete_tenant(&tenant_id("b"), true).await.unwrap());
+    assert_eq!(ids(&storage).await, Vec::<String>::new());
+}
+
+pub async fn of_a_tenants_deletion_and_a_consent_at_once_one_wins(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for round in 0..40 {
+        let id = tenant_id(&format!("t{round}"));
+        storage.create_tenant(&tenant(id.as_str())).await.unwrap();
+        let first = consent(id.as_str(), "con_1");
+        // A grant that is new, and one that revives a revoked connection, which refers to the tenant already.
+        let consent = if round % 2 == 0 {
+            first
+        } else {
+            let seen = storage.save_consent(&first).await.unwrap();
+            let revoked = storage.disconnect(&id, &seen.id, None, "", at(35)).await.unwrap().unwrap();
+            storage.finish_revocation(&id, &seen.id, seen.grant_fence).await.unwrap();
+            consent_again(&revoked)
+        };
+        let (deleted, saved) =
+            tokio::join!(storage.delete_tenant(&id, false), storage.save_consent(&consent));
+        match (deleted, saved) {
+            (Ok(true), Err(error)) => assert_eq!(error.kind(), StorageErrorKind::Conflict),
+            (Err(error), Ok(_)) => assert_eq!(error.kind(), StorageErrorKind::InUse),
+            both => panic!("exactly one wins: {both:?}"),
+        }
+        storage.delete_tenant(&id, true).await.unwrap();
+    }
 }

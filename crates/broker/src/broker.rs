@@ -27,7 +27,7 @@ use crate::{Error, Metrics, Reason, Sealer, Settings};
 /// How often links and attempts that expired are removed, and connections are counted.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// What a lease must leave beside the longest provider call.
-const LEASE_MARGIN: Duration = Duration::from_secs(2);
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// When maintenance begins after the start.
 const FIRST_TICK: Duration = Duration::from_secs(5);
 /// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.

@@ -27,7 +27,7 @@ mod settings;
 mod token;
 
 pub use audit::Actor;
-pub use broker::{Broker, Parts, Readiness, Shutdown};
+pub use broker::{Broker, LEASE_MARGIN, Parts, Readiness, Shutdown};
 pub use connect::{Callback, ConnectPage, FinishedConnect, NewConnectLink, StartedConnect};
 pub use error::{Error, Reason};
 pub use metrics::Metrics;

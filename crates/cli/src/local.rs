@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use tokenward_auth::{IssuerConfig, JwksSource, Role};
+use tokenward_broker::LEASE_MARGIN;
 use tokenward_config::{Config, Issuer, Sources};
 use tokenward_crypto::KeyEncryption;
 use tokenward_plugin::{Constraint, Prepared, Problems};
@@ -16,9 +16,6 @@ use url::Url;
 
 use crate::failure::Failure;
 use crate::{builtins, telemetry};
-
-/// What a refresh needs besides the provider's call: reading, sealing and committing.
-const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Where the configuration is.
 #[derive(Clone, Debug, Default, Args)]

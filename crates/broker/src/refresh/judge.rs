@@ -11,6 +11,7 @@ use tokenward_storage::{
 use tokenward_types::SecretString;
 
 use super::Fresh;
+use super::record::is_same;
 use super::run::{Called, Held, suspect};
 use crate::broker::{Broker, state_name};
 use crate::clients::ClientEntry;
@@ -18,7 +19,7 @@ use crate::due::Due;
 use crate::guard::{ClientGuard, Permit};
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
-use crate::{Error, Place, audit};
+use crate::{Error, Place, Reason, audit};
 
 /// The longest time between two looks at a suspect.
 const LOOK_MAX: Duration = Duration::from_secs(3600);
@@ -31,6 +32,7 @@ impl Broker {
         (client, credentials): (&ClientEntry, &ClientCredentials),
         permit: &Permit<'_>,
         held: &Held,
+        refused: &SecretString,
         error: ProviderError,
     ) -> Result<Arc<LiveToken>, Error> {
         permit.neutral();
@@ -41,7 +43,7 @@ impl Broker {
             status = error.http_status,
             "the provider calls a grant dead"
         );
-        for (token, spent_fence) in self.other_tokens(row, client).await? {
+        for (token, spent_fence) in self.other_tokens(row, client, refused).await? {
             match self.call(client, credentials, &token, held).await {
                 Called::Tokens(answer) => {
                     let fresh = Fresh { answer, spent: token, spent_fence, fence: held.fence };
@@ -80,6 +82,7 @@ impl Broker {
         &self,
         row: &Connection,
         client: &ClientEntry,
+        refused: &SecretString,
     ) -> Result<Vec<(SecretString, i64)>, Error> {
         let mut sealed = Vec::new();
         let rotation = client.provider.info().rotation;
@@ -103,7 +106,14 @@ impl Broker {
         for (sealed, fence) in sealed {
             if fence != row.grant_fence && !tokens.iter().any(|(_, known)| *known == fence) {
                 let place = Place::token(&row.tenant, row.id.as_str(), "refresh_token", fence);
-                tokens.push((self.sealer().open_text(place, &sealed).await?, fence));
+                match self.sealer().open_text(place, &sealed).await {
+                    Ok(token) if is_same(&token, refused) => self.forget_token(row, fence).await?,
+                    Ok(token) => tokens.push((token, fence)),
+                    Err(error) if error.reason == Reason::StoredDataDamaged => {
+                        self.metrics().alert("stored_data_damaged", row.id.as_str());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(tokens)

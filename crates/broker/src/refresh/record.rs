@@ -134,10 +134,7 @@ impl Broker {
 
     async fn store(&self, row: &Connection, fresh: &Fresh, live: &LiveToken) -> Result<CommitOutcome, Error> {
         let new = fresh.answer.refresh_token.as_ref();
-        let same = |a: &SecretString, b: &SecretString| {
-            constant_time_eq(a.expose_secret().as_bytes(), b.expose_secret().as_bytes())
-        };
-        let rotated = new.is_some_and(|new| !same(new, &fresh.spent));
+        let rotated = new.is_some_and(|new| !is_same(new, &fresh.spent));
         let refresh_token = new.unwrap_or(&fresh.spent);
         let place = |field| Place::token(&row.tenant, row.id.as_str(), field, fresh.fence);
         let sealer = self.sealer();
@@ -303,6 +300,11 @@ impl Broker {
     pub(super) fn plan_retry(&self, entry: &Entry, at: Timestamp) {
         self.schedule().push(at, entry.tenant.clone(), entry.id.clone(), crate::due::Due::Ahead);
     }
+}
+
+/// Whether two tokens are the same one.
+pub(super) fn is_same(a: &SecretString, b: &SecretString) -> bool {
+    constant_time_eq(a.expose_secret().as_bytes(), b.expose_secret().as_bytes())
 }
 
 fn is_outage(reason: Reason) -> bool {

@@ -460,3 +460,21 @@ async fn a_strict_providers_token_is_not_spent_again_while_its_outcome_is_unknow
     assert_eq!(world.handle().stats().reuse_detected, 0);
     assert_eq!(world.row("acme", &connection.id).await.state, ConnectionState::ReauthRequired);
 }
+
+#[tokio::test]
+async fn a_lost_reply_of_a_provider_that_does_not_rotate_costs_one_call_when_the_grant_dies_later() {
+    let world = World::start().await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    for _ in 0..3 {
+        world.advance(secs(1801));
+        world.handle().add_fault(Fault::new(FaultKind::DropReplyAfterIssue).on_refresh().times(1));
+        world.token(&[READ]).await.unwrap_err();
+        world.advance(secs(5));
+        world.token(&[READ]).await.unwrap();
+    }
+    world.handle().uninstall(HUB, None).unwrap();
+    world.advance(secs(1801));
+    let before = world.refreshes();
+    assert_eq!(world.token(&[READ]).await.unwrap_err().reason, Reason::GrantSuspect);
+    assert_eq!(world.refreshes() - before, 1, "the same token is not spent again under another name");
+}

@@ -51,7 +51,7 @@ enum PrincipalCommand {
     BootstrapAdmin {
         #[command(flatten)]
         source: ConfigSource,
-        /// The name that the principal builtin:<SUBJECT> gets.
+        /// The name that the principal builtin:SUBJECT gets.
         #[arg(long, default_value = "bootstrap-admin")]
         subject: String,
         /// How long the token lives; at most 24h.
@@ -61,7 +61,7 @@ enum PrincipalCommand {
     /// Issue a caller token of the built-in issuer. It is shown once.
     #[command(after_help = "Example:\n  tokenward principal issue billing --ttl 24h")]
     Issue {
-        /// The name that the principal builtin:<SUBJECT> gets.
+        /// The name that the principal builtin:SUBJECT gets.
         subject: String,
         /// What it may do.
         #[arg(long, value_enum, default_value_t)]

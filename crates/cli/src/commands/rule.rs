@@ -49,7 +49,7 @@ enum RuleCommand {
         /// The rule's identifier; generated without.
         #[arg(long, value_name = "ID", default_value = "")]
         id: String,
-        /// Who: <issuer>:<claim>; "*" stands for any run of characters.
+        /// Who, as ISSUER:CLAIM; "*" stands for any run of characters.
         #[arg(long, value_name = "PATTERN")]
         principal: String,
         #[command(flatten)]

@@ -186,8 +186,8 @@ async fn client_secrets_are_versions_that_are_never_shown() {
         .unwrap();
     let versions: Vec<_> =
         listed.into_inner().client_secrets.iter().map(|s| (s.secret_version, s.state())).collect();
-    use api::client_secret::State;
-    assert_eq!(versions, [(3, State::Active), (2, State::Retired), (1, State::Retired)]);
+    let retired = api::client_secret::State::Retired;
+    assert_eq!(versions, [(3, api::client_secret::State::Active), (2, retired), (1, retired)]);
 
     let delete = api::DeleteOAuthClientRequest { oauth_client_id: "main".into(), ..Default::default() };
     assert_eq!(reason(&clients.delete_o_auth_client(delete).await.unwrap_err()).0, "IN_USE");

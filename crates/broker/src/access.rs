@@ -38,6 +38,11 @@ impl RuleBook {
         }
     }
 
+    /// Whether two books have the same rules.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.rules == other.rules
+    }
+
     /// The rules that match a principal.
     pub(crate) fn of(&self, principal: &Principal) -> Arc<CallerRules> {
         self.callers.get_with_by_ref(principal, || {

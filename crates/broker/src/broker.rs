@@ -249,7 +249,9 @@ impl Broker {
         // One at a time: what was read earlier must not replace what was read later.
         let _one = self.0.reloading.lock().await;
         let rules = RuleBook::load(&*self.0.storage).await?;
-        self.0.rules.store(Arc::new(rules));
+        if !rules.is_same(&self.rules()) {
+            self.0.rules.store(Arc::new(rules));
+        }
         Ok(())
     }
 

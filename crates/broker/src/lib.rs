@@ -12,6 +12,7 @@ mod clients;
 mod connect;
 mod connections;
 mod consent;
+mod decision;
 mod directory;
 mod due;
 mod error;

@@ -109,7 +109,9 @@ impl TokenService for Tokens {
             (self.elsewhere(&call.request_id, work).await, tenant)
         };
         let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
-        self.audit_first_issuance(&call, &tenant, &token.live);
+        if !token.is_repeat {
+            self.audit_first_issuance(&call, &tenant, &token.live);
+        }
         Ok(Response::new(answer(&token)))
     }
 

@@ -1,10 +1,15 @@
 //! As many calls as the server answers: each one follows the answer of another.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
+use super::peer::Wire;
 use super::{Outcome, Peer, Random, Workload};
 use crate::machine;
 
@@ -41,14 +46,19 @@ pub struct ClosedOutcome {
 /// # Errors
 /// When the server cannot be reached, or is gone.
 pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<ClosedOutcome> {
-    let peers = Peer::connect_many(workload.address, plan.connections).await?;
+    let mut links = Vec::new();
+    for _ in 0..plan.connections {
+        links.push(Peer::connect_apart(workload.address).await?);
+    }
     let from = Instant::now() + plan.warmup;
     let until = from + plan.time;
+    let mut random = Random::new(plan.seed);
     let mut workers = Vec::new();
-    for (index, peer) in peers.iter().cycle().take(plan.connections * plan.streams).enumerate() {
-        let random =
-            Random::new(plan.seed ^ crate::stats::count(index).wrapping_mul(0x51_7c_c1_b7_27_22_0a_95));
-        workers.push(tokio::spawn(work(peer.clone(), workload.clone(), random, from, until)));
+    for (peer, wire) in links {
+        let slots: FuturesUnordered<_> = (0..plan.streams)
+            .map(|_| work(peer.clone(), workload.clone(), Random::new(random.number()), from, until))
+            .collect();
+        workers.push(tokio::spawn(drive(wire, slots)));
     }
     let own = std::process::id();
     tokio::time::sleep_until(from).await;
@@ -62,6 +72,23 @@ pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<
         outcome.add(&worker.await?);
     }
     Ok(ClosedOutcome { outcome, time, server_cpu, client_cpu })
+}
+
+/// Polls a connection and the calls over it as one task: what they send leaves at once, while the server works on what
+/// other connections sent. As tasks of their own all calls would wait for each other.
+async fn drive(mut wire: Wire, mut slots: FuturesUnordered<impl Future<Output = Outcome>>) -> Outcome {
+    let mut outcome = Outcome::new();
+    poll_fn(|cx| {
+        // An error of the wire is the error of every call over it.
+        let _ = wire.poll_unpin(cx);
+        while let Poll::Ready(Some(of_slot)) = slots.poll_next_unpin(cx) {
+            outcome.add(&of_slot);
+        }
+        let _ = wire.poll_unpin(cx);
+        if slots.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outcome
 }
 
 async fn work(

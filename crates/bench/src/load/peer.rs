@@ -44,6 +44,9 @@ impl From<h2::Error> for CallError {
     }
 }
 
+/// What reads and writes the bytes of a connection when it is polled.
+pub(super) type Wire = h2::client::Connection<TcpStream, Bytes>;
+
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Peer(SendRequest<Bytes>);
@@ -54,6 +57,17 @@ impl Peer {
     /// # Errors
     /// When nobody listens, or it is no HTTP/2.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+        let (peer, wire) = Self::connect_apart(address).await?;
+        // Its error, if any, is the error of every call over it.
+        tokio::spawn(wire);
+        Ok(peer)
+    }
+
+    /// Connects, and leaves it to the caller to poll the wire.
+    ///
+    /// # Errors
+    /// When nobody listens, or it is no HTTP/2.
+    pub(super) async fn connect_apart(address: SocketAddr) -> anyhow::Result<(Self, Wire)> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (send, connection) = h2::client::Builder::new()
@@ -63,9 +77,7 @@ impl Peer {
             .enable_push(false)
             .handshake(stream)
             .await?;
-        // Its error, if any, is the error of every call over it.
-        tokio::spawn(connection);
-        Ok(Self(send))
+        Ok((Self(send), connection))
     }
 
     /// Connects so many times, one after the other, so that a server that deals connections out does so evenly.

@@ -55,6 +55,29 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// Processor time that the whole computer has used so far.
+///
+/// # Errors
+/// When `/proc/stat` cannot be read.
+pub fn busy_time() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let ticks = busy_ticks(&text).context("cannot understand /proc/stat")?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// The first line: user, nice, system, idle, iowait, irq, softirq, steal (proc_stat(5)).
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let fields: Option<Vec<u64>> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .map(|field| field.parse().ok())
+        .collect();
+    let fields = fields?;
+    Some(fields.iter().take(8).sum::<u64>() - fields.get(3)? - fields.get(4)?)
+}
+
 /// `utime` and `stime`, the 14th and 15th field; the second one, in parentheses, may contain anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
@@ -96,6 +119,13 @@ mod tests {
         let stat = "77 (a) b (c)) S 1 1 1 0 -1 4194560 9 8 7 6 150 50 3 2 20 0 1 0 99 1 2 3";
         assert_eq!(cpu_ticks(stat), Some(200));
         assert_eq!(cpu_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn the_computer_is_busy_while_it_is_neither_idle_nor_waiting_for_disks() {
+        assert_eq!(busy_ticks("cpu  100 20 30 4000 500 6 7 8 9 10\ncpu0 1 1\n"), Some(171));
+        assert_eq!(busy_ticks("cpu 1"), None);
+        busy_time().unwrap();
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::measure::warm::{Sample, Warm, median_of};
 use crate::options::Options;
 use crate::stats::{float, round};
 
+/// Processors that may be busy with something else: the kernel's own threads, mostly.
+const QUIET: f64 = 0.2;
+
 /// Everything that was measured; what was not is absent.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -95,6 +98,7 @@ impl Report {
             parameters.insert("open_loop_rps".to_owned(), json!(round(warm.open_rate, 0)));
             parameters.insert("request_bytes_mean".to_owned(), json!(round(warm.request_bytes, 0)));
             parameters.insert("answer_bytes_median".to_owned(), json!(warm.answer_bytes));
+            parameters.insert("other_load_max".to_owned(), json!(round(warm.other_load(), 2)));
             parameters.insert("log_lines_during_rounds".to_owned(), json!(warm.log_lines));
         }
         report.insert("parameters".to_owned(), parameters);
@@ -124,6 +128,9 @@ impl Report {
         ));
         if self.options.quick {
             line("--quick: the figures mean nothing".to_owned());
+        }
+        if let Some(load) = self.warm.as_ref().map(Warm::other_load).filter(|load| *load > QUIET) {
+            line(format!("something else kept {load:.2} processors busy: repeat this on a quiet machine"));
         }
         let figures = self.figures();
         for (name, value) in &figures {

@@ -39,6 +39,8 @@ pub struct ClosedOutcome {
     pub server_cpu: Duration,
     /// Processor time that the load generator took meanwhile.
     pub client_cpu: Duration,
+    /// Processor time that everything else took meanwhile: more than a little, and the figures are of a busy computer.
+    pub other_cpu: Duration,
 }
 
 /// Runs a closed loop against the process `pid`.
@@ -62,16 +64,18 @@ pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<
     }
     let own = std::process::id();
     tokio::time::sleep_until(from).await;
-    let (begin, server, client) = (Instant::now(), machine::cpu_time(pid)?, machine::cpu_time(own)?);
+    let begin = Instant::now();
+    let (server, client, busy) = (machine::cpu_time(pid)?, machine::cpu_time(own)?, machine::busy_time()?);
     tokio::time::sleep_until(until).await;
     let time = begin.elapsed();
-    let (server_cpu, client_cpu) =
-        (machine::cpu_time(pid)?.saturating_sub(server), machine::cpu_time(own)?.saturating_sub(client));
+    let server_cpu = machine::cpu_time(pid)?.saturating_sub(server);
+    let client_cpu = machine::cpu_time(own)?.saturating_sub(client);
+    let other_cpu = machine::busy_time()?.saturating_sub(busy).saturating_sub(server_cpu + client_cpu);
     let mut outcome = Outcome::new();
     for worker in workers {
         outcome.add(&worker.await?);
     }
-    Ok(ClosedOutcome { outcome, time, server_cpu, client_cpu })
+    Ok(ClosedOutcome { outcome, time, server_cpu, client_cpu, other_cpu })
 }
 
 /// Polls a connection and the calls over it as one task: what they send leaves at once, while the server works on what

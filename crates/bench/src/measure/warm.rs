@@ -17,7 +17,7 @@ use crate::echo::{ECHO_PATH, EchoRequest};
 use crate::gateway::Gateway;
 use crate::load::{Answered, Closed, Open, Random, Workload, closed_loop, each, open_loop};
 use crate::options::Options;
-use crate::requests::{Call, Expected, first_field, text_length_for, unframe};
+use crate::requests::{Call, Expected, digest, first_field, text_length_for, unframe};
 use crate::run::say;
 use crate::setup::Filled;
 use crate::stats::{count, float, median, micros_per_call, rate, round};
@@ -37,6 +37,8 @@ pub struct Sample {
     pub cpu_us_per_call: f64,
     /// The load generator's.
     pub client_cpu_us_per_call: f64,
+    /// Processors that something else kept busy meanwhile.
+    pub other_load: f64,
     /// Latency at full load.
     pub p99_ms: f64,
 }
@@ -92,6 +94,15 @@ pub struct Warm {
     pub log_lines: u64,
 }
 
+impl Warm {
+    /// The most processors that something else kept busy during a closed round.
+    pub fn other_load(&self) -> f64 {
+        let Rounds { get_token, echo_same, echo_plain } = &self.closed;
+        let all = get_token.iter().chain(echo_same).chain(echo_plain);
+        all.map(|sample| sample.other_load).fold(0.0, f64::max)
+    }
+}
+
 /// The median of something over rounds.
 ///
 /// # Errors
@@ -135,12 +146,14 @@ pub async fn measure(
         for server in order(number) {
             let sample = closed_round(&servers[server], number, options).await?;
             say(&format!(
-                "round {}: {:<10} {:>7.0} calls/s, {:.1} us of server CPU a call, {:.1} us of the load generator's",
+                "round {}: {:<10} {:>7.0} calls/s, {:.1} us of server CPU a call, {:.1} us of the load generator's, {:.2} \
+                 processors busy with something else",
                 number + 1,
                 NAMES[server],
                 sample.rps,
                 sample.cpu_us_per_call,
-                sample.client_cpu_us_per_call
+                sample.client_cpu_us_per_call,
+                sample.other_load
             ));
             closed.of(server).push(sample);
         }
@@ -182,7 +195,7 @@ async fn get_token_calls(gateway: &Gateway, filled: &Filled, options: &Options) 
         .map(|tenant| gateway.site.call(&world.read(tenant), filled.reader()?, Expected::Anything))
         .collect();
     let answers = each(gateway.site.service, reads?.into(), options.connections, 64).await?;
-    let tokens: Result<Vec<Bytes>> = answers
+    let tokens: Result<Vec<u64>> = answers
         .iter()
         .zip(*first_hub_id..)
         .map(|(answered, hub_id)| token(answered, hub_id, options))
@@ -192,20 +205,20 @@ async fn get_token_calls(gateway: &Gateway, filled: &Filled, options: &Options) 
     (0..options.distinct_calls)
         .map(|_| {
             let ask = world.ask(&mut random);
-            gateway.site.call(&ask, &bearers[ask.caller], Expected::Exactly(tokens[ask.tenant].clone()))
+            gateway.site.call(&ask, &bearers[ask.caller], Expected::Digest(tokens[ask.tenant]))
         })
         .collect()
 }
 
-/// The token of an answer, if the answer is all that was promised.
-fn token(answered: &Answered, hub_id: u64, options: &Options) -> Result<Bytes> {
+/// The digest of an answer's token, if the answer is all that was promised.
+fn token(answered: &Answered, hub_id: u64, options: &Options) -> Result<u64> {
     let message: GetTokenResponse = unframe(&answered.answer)?;
     ensure!(message.account_id == hub_id.to_string(), "the token of another account: {}", message.account_id);
     ensure!(message.scopes.len() == options.scopes, "the token carries {} scopes", message.scopes.len());
     ensure!(message.warnings.is_empty(), "there are warnings: {:?}", message.warnings);
     let token = first_field(&answered.answer).context("no token")?;
     ensure!(token.len() == options.token_length, "the token has {} characters", token.len());
-    Ok(answered.answer.slice_ref(token))
+    Ok(digest(token))
 }
 
 fn echo(programs: &Path, folder: &Path, name: &str, text: usize) -> Result<Child> {
@@ -252,6 +265,7 @@ async fn closed_round(server: &(Workload, u32), number: usize, options: &Options
         rps: rate(outcome.calls, options.round_time()),
         cpu_us_per_call: micros_per_call(run.server_cpu, outcome.calls),
         client_cpu_us_per_call: micros_per_call(run.client_cpu, outcome.calls),
+        other_load: run.other_cpu.as_secs_f64() / run.time.as_secs_f64(),
         p99_ms: outcome.latency_ms(P99),
     })
 }

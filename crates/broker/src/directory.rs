@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use moka::policy::EvictionPolicy;
@@ -12,7 +12,6 @@ use tokenward_storage::{Connection, ConnectionState, Tenant, Version};
 use tokenward_types::{AccountId, ConnectionId, OAuthClientId, ProviderName, Scopes, TenantId, Timestamp};
 
 use crate::Error;
-use crate::decision::Decisions;
 use crate::token::LiveToken;
 
 /// Why a connection cannot be refreshed at the moment.
@@ -48,8 +47,6 @@ pub(crate) struct Entry {
     pub account: AccountId,
     snapshot: ArcSwap<Snapshot>,
     last_asked: AtomicI64,
-    /// The tenant's count of changes.
-    changes: Arc<AtomicU64>,
 }
 
 impl Entry {
@@ -65,7 +62,6 @@ impl Entry {
             change(&mut next);
             next
         });
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Takes a token that a refresh brought while this entry was not in memory.
@@ -98,16 +94,9 @@ impl Entry {
 pub(crate) struct TenantEntry {
     pub tenant: Tenant,
     pub connections: Box<[Arc<Entry>]>,
-    pub decisions: Decisions,
-    changes: Arc<AtomicU64>,
 }
 
 impl TenantEntry {
-    /// Counts what became known of its connections.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
     /// The connection with this identifier.
     pub(crate) fn connection(&self, id: &str) -> Option<&Arc<Entry>> {
         self.connections.iter().find(|entry| entry.id.as_str() == id)
@@ -120,7 +109,6 @@ pub(crate) struct Interner {
     scopes: Mutex<HashSet<Scopes>>,
     providers: Mutex<HashSet<ProviderName>>,
     clients: Mutex<HashSet<OAuthClientId>>,
-    requests: Mutex<HashSet<Arc<[String]>>>,
 }
 
 /// Distinct values that are kept; further ones are simply not shared.
@@ -141,19 +129,6 @@ impl Interner {
     /// The shared copy of a scope set.
     pub(crate) fn scopes(&self, scopes: &Scopes) -> Scopes {
         intern(&self.scopes, scopes)
-    }
-
-    /// The shared copy of the scopes of a request, in the order in which they were sent.
-    pub(crate) fn requested(&self, scopes: &[String]) -> Arc<[String]> {
-        let mut requests = self.requests.lock();
-        if let Some(shared) = requests.get(scopes) {
-            return Arc::clone(shared);
-        }
-        let shared: Arc<[String]> = scopes.into();
-        if requests.len() < MAX_INTERNED {
-            requests.insert(Arc::clone(&shared));
-        }
-        shared
     }
 
     fn provider(&self, provider: &ProviderName) -> ProviderName {
@@ -210,13 +185,8 @@ impl Directory {
         tenant: Tenant,
         connections: &[Connection],
     ) -> Option<Arc<TenantEntry>> {
-        let changes = Arc::new(AtomicU64::new(0));
-        let entries = connections
-            .iter()
-            .map(|connection| Arc::new(self.entry(&tenant.id, connection, &changes)))
-            .collect();
-        let fresh =
-            Arc::new(TenantEntry { tenant, connections: entries, decisions: Decisions::default(), changes });
+        let entries = connections.iter().map(|connection| Arc::new(self.entry(&tenant.id, connection)));
+        let fresh = Arc::new(TenantEntry { connections: entries.collect(), tenant });
         let forgotten = self.forgotten.lock();
         if *forgotten != reading {
             return None;
@@ -225,7 +195,7 @@ impl Directory {
         Some(self.tenants.get_with(fresh.tenant.id.clone(), || Arc::clone(&fresh)))
     }
 
-    fn entry(&self, tenant: &TenantId, connection: &Connection, changes: &Arc<AtomicU64>) -> Entry {
+    fn entry(&self, tenant: &TenantId, connection: &Connection) -> Entry {
         Entry {
             tenant: tenant.clone(),
             id: connection.id.clone(),
@@ -245,7 +215,6 @@ impl Directory {
                 failing: None,
             }),
             last_asked: AtomicI64::new(0),
-            changes: Arc::clone(changes),
         }
     }
 

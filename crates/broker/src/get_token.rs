@@ -7,7 +7,6 @@ use tokenward_storage::ConnectionState;
 use tokenward_types::{AccountId, ConnectionId, ProviderName, Scopes, TenantId, Timestamp};
 
 use crate::broker::Broker;
-use crate::decision::Decision;
 use crate::directory::{Entry, Snapshot, TenantEntry};
 use crate::refresh::Want;
 use crate::select::{denied, select};
@@ -29,32 +28,12 @@ impl Broker {
     pub fn token_from_memory(&self, request: &TokenRequest<'_>) -> Option<Token> {
         let tenant = self.directory().get(request.tenant)?;
         let rules = self.rules().of(request.principal);
-        let changes = tenant.changes();
-        if let Some(kept) = tenant.decisions.find(&rules, changes, request) {
-            return self.decided_token(&tenant, kept.as_ref()?, request);
-        }
         let entry = select(&tenant, &rules, self, request).ok()?;
-        let chosen = tenant.connections.iter().position(|other| Arc::ptr_eq(other, entry))?;
-        let scopes = self.directory().interner.requested(request.scopes);
-        let decision = Arc::new(Decision::new(rules, changes, request, scopes, chosen));
-        let token = self.decided_token(&tenant, &decision, request);
-        tenant.decisions.keep(decision);
-        token
-    }
-
-    fn decided_token(
-        &self,
-        tenant: &TenantEntry,
-        decision: &Decision,
-        request: &TokenRequest<'_>,
-    ) -> Option<Token> {
-        let entry = tenant.connections.get(decision.chosen)?;
         let now = self.now();
         match self.step(entry, request.min_ttl, now) {
-            Ok(Step::Answer(mut token)) => {
+            Ok(Step::Answer(token)) => {
                 entry.touch(now);
                 self.metrics().cache_hits.inc();
-                token.is_repeat = decision.is_repeat(&token.live);
                 Some(token)
             }
             Ok(Step::Refresh(_)) | Err(_) => None,
@@ -143,7 +122,7 @@ impl Broker {
             if warnings.is_empty() {
                 warnings.push(min_ttl_not_met(ttl.unwrap_or_default()));
             }
-            Token { live: Arc::clone(live), ttl, warnings, is_repeat: false }
+            Token { live: Arc::clone(live), ttl, warnings }
         })
     }
 
@@ -154,9 +133,7 @@ impl Broker {
             // First what is stored comes into memory, if it lives: what is needed is judged by that.
             return Ok(Step::Refresh(Want::Ttl(Duration::ZERO)));
         };
-        let answer = |warnings, ttl| {
-            Ok(Step::Answer(Token { live: Arc::clone(live), ttl, warnings, is_repeat: false }))
-        };
+        let answer = |warnings, ttl| Ok(Step::Answer(Token { live: Arc::clone(live), ttl, warnings }));
         let (Some(ttl), Some(lifetime)) = (live.ttl(now), live.life()) else {
             return answer(warnings(&snapshot), None);
         };

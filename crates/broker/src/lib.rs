@@ -12,7 +12,6 @@ mod clients;
 mod connect;
 mod connections;
 mod consent;
-mod decision;
 mod directory;
 mod due;
 mod error;

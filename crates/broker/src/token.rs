@@ -94,6 +94,4 @@ pub struct Token {
     pub ttl: Option<Duration>,
     /// What is not as it should be.
     pub warnings: Vec<Warning>,
-    /// Whether this caller certainly got this very token before.
-    pub is_repeat: bool,
 }

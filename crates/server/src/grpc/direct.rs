@@ -150,7 +150,7 @@ mod tests {
             lifetime_assumed: false,
         };
         let ttl = expires.map(|_| Duration::from_millis(1_234_567));
-        Token { live: Arc::new(live), ttl, warnings, is_repeat: false }
+        Token { live: Arc::new(live), ttl, warnings }
     }
 
     #[test]

@@ -85,9 +85,7 @@ impl Tokens {
             (self.elsewhere(&call.request_id, work).await, tenant)
         };
         let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
-        if !token.is_repeat {
-            self.audit_first_issuance(call, &tenant, &token.live);
-        }
+        self.audit_first_issuance(call, &tenant, &token.live);
         Ok(token)
     }
 

@@ -23,12 +23,10 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::call::{Call, Refusal};
-use super::direct::GET_TOKEN;
 use super::methods::is_open;
 use super::metrics::{CallMetrics, MeteredMethod, UNKNOWN_METHOD};
 use super::report;
 use super::request_id::{REQUEST_ID, RequestIds, request_span};
-use super::token_service::Tokens;
 
 /// The header in which a caller says how long it waits.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -55,8 +53,6 @@ pub(crate) struct Gate {
 #[derive(Clone)]
 pub(crate) struct CallService {
     inner: Routes,
-    /// Answers GetToken without the router; only the service listener has it.
-    tokens: Option<Tokens>,
     gate: Arc<Gate>,
     ids: Arc<RequestIds>,
     in_flight: Arc<AtomicUsize>,
@@ -67,13 +63,7 @@ impl CallService {
     /// A layer around `inner` that lets `max_in_flight` calls through at once.
     pub(crate) fn new(inner: Routes, gate: Arc<Gate>, max_in_flight: usize) -> Self {
         let ids = Arc::new(RequestIds::new(gate.broker.rng()));
-        Self { inner: inner.prepare(), tokens: None, gate, ids, in_flight: Arc::default(), max_in_flight }
-    }
-
-    /// Answers GetToken directly.
-    pub(crate) fn with_tokens(mut self, tokens: Tokens) -> Self {
-        self.tokens = Some(tokens);
-        self
+        Self { inner: inner.prepare(), gate, ids, in_flight: Arc::default(), max_in_flight }
     }
 
     async fn answer(mut self, request: Request<Body>) -> Response<Body> {
@@ -132,15 +122,7 @@ impl CallService {
             .with("allowed_roles", names));
         }
         let timeout = self.timeout(request.headers());
-        let call = Call { caller, request_id: request_id.clone() };
-        let direct = self.tokens.as_ref().filter(|_| request.uri().path() == GET_TOKEN);
-        if let Some(tokens) = direct {
-            return match tokio::time::timeout(timeout, tokens.answer_directly(call, request)).await {
-                Ok(response) => Ok(response),
-                Err(_) => Err(too_long(timeout)),
-            };
-        }
-        request.extensions_mut().insert(call);
+        request.extensions_mut().insert(Call { caller, request_id: request_id.clone() });
         let answering = async {
             if !method.method.changes {
                 return Ok(self.route(request).await);
@@ -152,7 +134,10 @@ impl CallService {
         };
         match tokio::time::timeout(timeout, answering).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(too_long(timeout)),
+            Err(_) => Err(Error::new(
+                Reason::DeadlineExceeded,
+                format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis()),
+            )),
         }
     }
 
@@ -215,11 +200,6 @@ impl Service<Request<Body>> for CallService {
         let this = self.clone();
         Box::pin(async move { Ok(this.answer(request).await) })
     }
-}
-
-fn too_long(timeout: Duration) -> Error {
-    let message = format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis());
-    Error::new(Reason::DeadlineExceeded, message)
 }
 
 /// What a caller that was turned away is told.

@@ -4,7 +4,6 @@ mod access_rule_service;
 mod call;
 mod connection_service;
 mod convert;
-mod direct;
 mod layer;
 mod mask;
 mod methods;
@@ -116,9 +115,8 @@ impl Services {
             main: self.gate.main.clone(),
             seen: Arc::clone(&self.seen),
         };
-        let service = TokenServiceServer::new(tokens.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let calls = self.finish(Routes::new(service), reflection, SERVICE_NAMES, max_calls)?;
-        Ok(calls.with_tokens(tokens))
+        let routes = Routes::new(TokenServiceServer::new(tokens).max_decoding_message_size(MAX_MESSAGE));
+        self.finish(routes, reflection, SERVICE_NAMES, max_calls)
     }
 
     /// The services that operators and admins use; at most `max_calls` at once.

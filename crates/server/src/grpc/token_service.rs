@@ -66,29 +66,6 @@ impl Tokens {
         }
     }
 
-    /// The token, from memory where that suffices.
-    pub(crate) async fn token(&self, call: &Call, message: GetTokenRequest) -> Result<Token, Status> {
-        if message.scopes.len() > MAX_SCOPES {
-            let count = message.scopes.len();
-            let error = format_args!("{count} scopes are more than the {MAX_SCOPES} that are allowed");
-            return Err(refuse_for(&message.tenant_id, Error::invalid("scopes", error)));
-        }
-        let min_ttl = convert::read_duration("min_ttl", message.min_ttl)
-            .map_err(|error| refuse_for(&message.tenant_id, error))?;
-        let asked = ask(&call.caller.principal, &message, min_ttl);
-        let (outcome, tenant) = if let Some(token) = self.broker.token_from_memory(&asked) {
-            (Ok(token), message.tenant_id)
-        } else {
-            let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
-            let tenant = message.tenant_id.clone();
-            let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
-            (self.elsewhere(&call.request_id, work).await, tenant)
-        };
-        let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
-        self.audit_first_issuance(call, &tenant, &token.live);
-        Ok(token)
-    }
-
     fn audit_first_issuance(&self, call: &Call, tenant: &str, live: &LiveToken) {
         let principal = &call.caller.principal;
         if !self.seen.is_first(principal, tenant, live) {
@@ -115,7 +92,25 @@ impl TokenService for Tokens {
     ) -> Result<Response<GetTokenResponse>, Status> {
         let (_, mut extensions, message) = request.into_parts();
         let call = Call::take(&mut extensions)?;
-        Ok(Response::new(answer(&self.token(&call, message).await?)))
+        if message.scopes.len() > MAX_SCOPES {
+            let count = message.scopes.len();
+            let error = format_args!("{count} scopes are more than the {MAX_SCOPES} that are allowed");
+            return Err(refuse_for(&message.tenant_id, Error::invalid("scopes", error)));
+        }
+        let min_ttl = convert::read_duration("min_ttl", message.min_ttl)
+            .map_err(|error| refuse_for(&message.tenant_id, error))?;
+        let asked = ask(&call.caller.principal, &message, min_ttl);
+        let (outcome, tenant) = if let Some(token) = self.broker.token_from_memory(&asked) {
+            (Ok(token), message.tenant_id)
+        } else {
+            let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
+            let tenant = message.tenant_id.clone();
+            let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
+            (self.elsewhere(&call.request_id, work).await, tenant)
+        };
+        let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
+        self.audit_first_issuance(&call, &tenant, &token.live);
+        Ok(Response::new(answer(&token)))
     }
 
     async fn report_rejected_token(
@@ -148,8 +143,7 @@ fn panicked(error: JoinError) -> Error {
     Error::new(Reason::Internal, "internal error").internal(error)
 }
 
-/// The answer as the generated code has it.
-pub(crate) fn answer(token: &Token) -> GetTokenResponse {
+fn answer(token: &Token) -> GetTokenResponse {
     let live = &token.live;
     GetTokenResponse {
         access_token: live.access_token.expose_secret().to_owned(),
@@ -165,8 +159,7 @@ pub(crate) fn answer(token: &Token) -> GetTokenResponse {
     }
 }
 
-/// A warning as the generated code has it.
-pub(crate) fn warning(warning: &tokenward_broker::Warning) -> Warning {
+fn warning(warning: &tokenward_broker::Warning) -> Warning {
     let reason = match warning.reason {
         WarningReason::MinTtlNotMet => warning::Reason::MinTtlNotMet,
         WarningReason::RefreshFailing => warning::Reason::RefreshFailing,

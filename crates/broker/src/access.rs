@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use tokenward_storage::{AccessRule, PageRequest, ScopeGrant, Storage, TenantSelector};
-use tokenward_types::{Principal, ProviderName, Scopes, TenantId};
+use tokenward_types::{Principal, ProviderName, TenantId};
 
 use crate::Error;
 
@@ -122,15 +122,6 @@ pub(crate) fn grants(grant: &ScopeGrant, scope: &str) -> bool {
         ScopeGrant::All => true,
         ScopeGrant::Only(scopes) => scopes.contains(scope),
     }
-}
-
-/// Those of `scopes` that some grant contains.
-pub(crate) fn granted_of<'a>(
-    scopes: &Scopes,
-    rules: &(impl Iterator<Item = &'a AccessRule> + Clone),
-) -> Vec<String> {
-    let by_any = |scope: &str| rules.clone().any(|rule| grants(&rule.scopes, scope));
-    scopes.iter().filter(|scope| by_any(scope)).map(str::to_owned).collect()
 }
 
 /// Whether `pattern`, in which `*` stands for any run of characters, matches the whole of `text`.

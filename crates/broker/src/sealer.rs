@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use moka::sync::Cache;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use secrecy::SecretString;
 use tokenward_crypto::{
     CryptoErrorKind, DataKey, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, SealContext, WrappedKey,
@@ -79,7 +79,7 @@ impl Sealer {
             backend,
             clock,
             installation,
-            keys: Cache::new(max_cached_data_keys),
+            keys: Cache::new(usize::try_from(max_cached_data_keys).unwrap_or(usize::MAX)),
             uncounted: Mutex::default(),
             forgotten: Mutex::default(),
         };
@@ -167,7 +167,7 @@ impl Sealer {
         let id = data_key_id(sealed)?;
         let mut keys = self.scope_keys(place.scope).await?;
         if !keys.all.contains_key(&id) {
-            self.keys.invalidate(place.scope);
+            self.keys.remove(place.scope);
             keys = self.scope_keys(place.scope).await?;
         }
         let key = keys.all.get(&id).ok_or_else(|| {
@@ -194,7 +194,7 @@ impl Sealer {
     pub fn forget(&self, scope: &str) {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
-        self.keys.invalidate(scope);
+        self.keys.remove(scope);
     }
 
     /// Writes the counts of seals that were made since the last time.
@@ -262,7 +262,7 @@ impl Sealer {
             }
             other => other?,
         }
-        self.keys.invalidate(scope);
+        self.keys.remove(scope);
         Ok(())
     }
 

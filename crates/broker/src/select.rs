@@ -99,7 +99,7 @@ pub(crate) fn select<'a>(
     bases: &'a dyn BaseScopes,
     request: &TokenRequest<'_>,
 ) -> Result<&'a Arc<Entry>, Error> {
-    let labels = &tenant.tenant.labels;
+    let labels = &*tenant.labels;
     let asked_for = |entry: &Entry| {
         (request.provider.is_empty() || entry.provider.as_str() == request.provider)
             && (request.connection.is_empty() || entry.id.as_str() == request.connection)
@@ -120,7 +120,7 @@ pub(crate) fn select<'a>(
     if allowed.is_empty() {
         return Err(no_candidate(tenant, rules, request, &asked_for));
     }
-    if tenant.tenant.state == TenantState::Suspended {
+    if tenant.state == TenantState::Suspended {
         return Err(Error::new(
             Reason::TenantSuspended,
             "the tenant is suspended: an operator can activate it again with `tokenward tenant activate`",
@@ -159,7 +159,7 @@ fn no_candidate(
     request: &TokenRequest<'_>,
     asked_for: &dyn Fn(&Entry) -> bool,
 ) -> Error {
-    let labels = &tenant.tenant.labels;
+    let labels = &*tenant.labels;
     let live =
         || tenant.connections.iter().filter(|entry| entry.snapshot().state != ConnectionState::Revoked);
     let refused_by_rule = live().any(|entry| asked_for(entry));

@@ -168,7 +168,7 @@ impl Broker {
         let entry = self.directory().connection(&row.tenant, &row.id);
         let failing = entry.and_then(|entry| entry.snapshot().failing.clone());
         match failing.filter(|failing| failing.until > now) {
-            Some(failing) => Err(failing.error.retry_after(failing.until.until(now))),
+            Some(failing) => Err(failing.error.clone().retry_after(failing.until.until(now))),
             None => Ok(()),
         }
     }
@@ -405,7 +405,8 @@ impl Broker {
             let until = self.now() + wait;
             entry.update(|snapshot| {
                 let error = error.clone();
-                snapshot.failing = Some(crate::directory::Failing { error, until, tries: tries + 1 });
+                snapshot.failing =
+                    Some(Arc::new(crate::directory::Failing { error, until, tries: tries + 1 }));
             });
             self.plan_retry(&entry, until);
         }

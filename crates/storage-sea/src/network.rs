@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use sea_orm::sqlx::{self, Connection};
@@ -40,16 +41,19 @@ impl Place {
     /// Names the database, the cause and the remedy.
     pub(crate) fn cannot(&self, within: Duration, error: sqlx::Error) -> BuildError {
         let running = "check that the server runs and is reachable from here".to_owned();
+        let tls = |error: &dyn Display| {
+            let remedy = format!(
+                "check {} in the URL and root_cert_file: the default trusts public certificate authorities only",
+                self.tls_option
+            );
+            (format!("TLS failed: {error}"), remedy)
+        };
         let (cause, remedy) = match &error {
             sqlx::Error::PoolTimedOut => (format!("no answer within {} ms", within.as_millis()), running),
+            // What a handshake finds wrong with a certificate comes as data that is not valid.
+            sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => tls(error),
             sqlx::Error::Io(error) => (error.to_string(), running),
-            sqlx::Error::Tls(error) => {
-                let remedy = format!(
-                    "check {} in the URL and root_cert_file: the default trusts public certificate authorities only",
-                    self.tls_option
-                );
-                (format!("TLS failed: {error}"), remedy)
-            }
+            sqlx::Error::Tls(error) => tls(error),
             sqlx::Error::Database(error) => {
                 let cause = format!("the server refused: SQLSTATE {}", error.code().unwrap_or_default());
                 (cause, "check user, password and database name in the URL".to_owned())

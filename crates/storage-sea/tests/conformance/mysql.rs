@@ -166,3 +166,31 @@ async fn every_table_compares_byte_by_byte() {
                 AND collation_name IS NOT NULL AND collation_name <> 'utf8mb4_nopad_bin'";
     assert_eq!(database.names(list).await, Vec::<String>::new());
 }
+
+/// What the server says, by its numbers, and how a caller reacts.
+#[tokio::test]
+async fn what_another_try_may_mend_is_unavailable() {
+    let test = "mysql::what_another_try_may_mend_is_unavailable";
+    let Some(database) = mariadb_database(test).await else { return };
+    let storage = database.open().await;
+    storage.migrate().await.unwrap();
+    for (number, meaning, kind) in [
+        (1213, "a deadlock", StorageErrorKind::Unavailable),
+        (1205, "a lock that took too long", StorageErrorKind::Unavailable),
+        (1020, "a row that changed since the snapshot", StorageErrorKind::Unavailable),
+        (1290, "a server that only reads", StorageErrorKind::Unavailable),
+        (1021, "a full disk", StorageErrorKind::Unavailable),
+        (1047, "a cluster's node that is not ready", StorageErrorKind::Unavailable),
+        (1927, "a connection that was ended", StorageErrorKind::Unavailable),
+        (1712, "a damaged index", StorageErrorKind::Inconsistent),
+        (1406, "a value that is too long", StorageErrorKind::Internal),
+    ] {
+        let fail = format!("SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {number}");
+        database.execute(format!("CREATE TRIGGER fail BEFORE INSERT ON tenants FOR EACH ROW {fail}")).await;
+        let error = storage.create_tenant(&tenant("acme")).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{meaning}: {error:?}");
+        assert!(error.is_certain(), "{meaning}");
+        database.execute("DROP TRIGGER fail".into()).await;
+    }
+    storage.create_tenant(&tenant("acme")).await.unwrap();
+}

@@ -6,7 +6,7 @@ use tokenward_testkit::storage::StorageFixture;
 use tokenward_types::Timestamp;
 use tokio::net::TcpListener;
 
-use crate::fixtures::{build, postgres_database, with_database};
+use crate::fixtures::{PostgresDatabase, build, postgres_database, with_database};
 use crate::outages::tenant;
 
 #[tokio::test]
@@ -91,11 +91,14 @@ async fn a_state_that_cannot_be_accepted_waits_for_no_write() {
     lock.rollback().await.unwrap();
 }
 
-/// The URL of a new database by way of pgbouncer, as another user of it.
-fn by_pooler(pooler: &str, user: &str, database: &str) -> String {
+/// The URL of a database by way of pgbouncer, which pools each of the three users as the name says.
+async fn by_pooler(pooler: &str, user: &str, database: &PostgresDatabase) -> String {
+    let create = format!("CREATE ROLE {user} SUPERUSER LOGIN");
+    let unless_there = format!("DO $$ BEGIN {create}; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+    database.execute_on_server(unless_there).await;
     let (scheme, rest) = pooler.split_once("://").unwrap();
     let (_, address) = rest.split_once('@').unwrap();
-    with_database(&format!("{scheme}://{user}@{address}"), database)
+    with_database(&format!("{scheme}://{user}@{address}"), database.name())
 }
 
 #[tokio::test]
@@ -104,7 +107,7 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name() {
     let Some(pooler) = pgbouncer_url(test) else { return };
     let Some(database) = postgres_database(test).await else { return };
     for user in ["transaction", "statement"] {
-        let url = by_pooler(&pooler, user, database.name());
+        let url = by_pooler(&pooler, user, &database).await;
         let refused = build(postgres(), json!({"url": url}), false).await;
         let told = refused.err().expect("it shares sessions").to_string();
         assert!(told.contains(&format!("database {} at ", database.name())), "{told}");
@@ -120,7 +123,7 @@ async fn a_pooler_that_keeps_sessions_is_as_good_as_none() {
     let test = "postgres::a_pooler_that_keeps_sessions_is_as_good_as_none";
     let Some(pooler) = pgbouncer_url(test) else { return };
     let Some(database) = postgres_database(test).await else { return };
-    let url = by_pooler(&pooler, "session", database.name());
+    let url = by_pooler(&pooler, "session", &database).await;
     let values = json!({"url": url, "statement_timeout": "50ms", "max_connections": 2});
     let storage = build(postgres(), values, false).await.expect("sessions are kept");
     storage.migrate().await.unwrap();

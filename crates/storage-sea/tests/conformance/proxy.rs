@@ -91,7 +91,9 @@ async fn forward(
             _ = way.changed() => return,
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { return };
-                let commits = from_client[..count].windows(6).any(|window| window == b"COMMIT");
+                // PostgreSQL ends a text with a zero, MySQL with the packet.
+                let text = from_client[..count].strip_suffix(b"\0").unwrap_or(&from_client[..count]);
+                let commits = text.ends_with(b"COMMIT");
                 if commits && faults.silence.load(Ordering::SeqCst) {
                     return std::future::pending().await;
                 }

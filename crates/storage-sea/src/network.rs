@@ -54,6 +54,11 @@ impl Place {
             sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => tls(error),
             sqlx::Error::Io(error) => (error.to_string(), running),
             sqlx::Error::Tls(error) => tls(error),
+            // What MySQL's `caching_sha2_password` comes to without TLS.
+            sqlx::Error::Configuration(_) => {
+                let cause = "the server takes passwords by TLS only".to_owned();
+                (cause, format!("give {} in the URL", self.tls_option))
+            }
             sqlx::Error::Database(error) => {
                 let cause = format!("the server refused: SQLSTATE {}", error.code().unwrap_or_default());
                 (cause, "check user, password and database name in the URL".to_owned())

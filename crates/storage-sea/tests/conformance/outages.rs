@@ -40,7 +40,7 @@ trait Reachable: StorageFixture {
     async fn open_at(&self, port: u16, more: Value) -> Arc<dyn Storage>;
 }
 
-fn merged(url: String, more: Value) -> Value {
+fn merged(url: &str, more: Value) -> Value {
     let mut values = json!({"url": url, "max_connections": 3, "acquire_timeout": "2s"});
     let Value::Object(more) = more else { panic!("options are an object") };
     values.as_object_mut().expect("an object").extend(more);
@@ -57,7 +57,7 @@ impl Reachable for PostgresDatabase {
         let url = self.url();
         let url = url.split('?').next().unwrap();
         let url = format!("{url}?hostaddr=127.0.0.1&port={port}&sslmode=disable");
-        build(postgres(), merged(url, more), false).await.expect("the proxy forwards")
+        build(postgres(), merged(&url, more), false).await.expect("the proxy forwards")
     }
 }
 
@@ -70,7 +70,7 @@ impl Reachable for MysqlDatabase {
     async fn open_at(&self, port: u16, more: Value) -> Arc<dyn Storage> {
         let options: sea_orm::sqlx::mysql::MySqlConnectOptions = self.url().parse().unwrap();
         let url = self.url().replace(&format!(":{}/", options.get_port()), &format!(":{port}/"));
-        build(mysql(), merged(url, more), false).await.expect("the proxy forwards")
+        build(mysql(), merged(&url, more), false).await.expect("the proxy forwards")
     }
 }
 

@@ -43,7 +43,7 @@ impl Server {
     /// Runs a program for as long as this lives, its output in the folder's `log`. Whether it is ready is another question.
     pub(super) fn run(name: &'static str, folder: &str, program: &[&str]) -> Result<Self> {
         let start = r#"folder=$1; shift; "$@" </dev/null >"$folder/log" 2>&1 & set -- "$folder""#;
-        let stop = r#"kill -9 $! 2>/dev/null; wait"#;
+        let stop = "kill -9 $! 2>/dev/null; wait";
         Self::guard(name, folder, start, stop, program)
     }
 }

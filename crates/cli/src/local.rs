@@ -205,7 +205,7 @@ mod tests {
         crate::runtime::install_crypto();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenward.toml");
-        let text = "[storage]\nkind = \"mysql\"\n[encryption]\nkey_flie = \"x\"\n\
+        let text = "[storage]\nkind = \"oracle\"\n[encryption]\nkey_flie = \"x\"\n\
                     [providers.hubspot]\napi_version = \"latest\"\n[providers.other]\n\
                     [log]\nfilter = \"x=loud\"\n[broker]\nlease = \"3s\"\n\
                     [[issuers]]\nname = \"a b\"\niss = \"x\"\njwks_url = \"http://example.com/\"\nallowed_roles = [\"root\"]\n\
@@ -215,7 +215,7 @@ mod tests {
         let (config, problems) = source.load().unwrap();
         let found = check(config, problems, Access::Shared).await.err().expect("it is not valid").to_string();
         for expected in [
-            "storage.kind: unknown storage backend \"mysql\"; there are: postgres, sqlite",
+            "storage.kind: unknown storage backend \"oracle\"; there are: mysql, postgres, sqlite",
             "encryption.key_flie: unknown field",
             "providers.hubspot.api_version: ",
             "providers.other.kind: unknown provider backend \"other\"; there are: hubspot, oauth2",

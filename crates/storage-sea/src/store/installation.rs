@@ -3,15 +3,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
-use sea_orm_migration::{MigratorTrait, SchemaManager};
+use sea_orm_migration::SchemaManager;
 use tokenward_storage::{
     ClaimOutcome, InstallationStore, Result, SchemaStatus, ServerClaim, StorageErrorKind,
 };
 
 use super::SeaStorage;
-use crate::dialect;
 use crate::entity::{health_checks, installation, server_claims};
-use crate::migration::{Migrator, difference, has_history};
+use crate::migration::{apply, difference, has_history};
+use crate::session::Tx;
+use crate::{dialect, error};
 
 /// Where the single row of a table is.
 const SLOT: i32 = 1;
@@ -20,26 +21,30 @@ const SLOT: i32 = 1;
 impl InstallationStore for SeaStorage {
     #[tracing::instrument(name = "db.installation.migrate", level = "debug", skip_all)]
     async fn migrate(&self) -> Result<Vec<String>> {
-        let tx = self.db.begin("installation.migrate").await?;
-        tx.check(dialect::lock_migrations(&tx.conn).await)?;
-        let manager = SchemaManager::new(&tx.conn);
-        let has_history = tx.check(has_history(&manager).await)?;
-        let difference = tx.check(difference(&tx.conn, has_history).await)?;
-        if !difference.unknown.is_empty() {
-            let newer = format!("the database is newer: it has {}", difference.unknown.join(", "));
-            return Err(tx.error(StorageErrorKind::Inconsistent).detail(newer));
+        const OPERATION: &str = "installation.migrate";
+        if let Some(server) = &self.db.migrations {
+            let (pool, tx) =
+                server.migrating().await.map_err(|error| error::of_statement(OPERATION, error))?;
+            let tx = Tx::endless(tx, OPERATION);
+            let applied = bring_up(&tx).await?;
+            tx.commit().await?;
+            // Gives the lock back; dropping the connection would as well, a moment later.
+            drop(pool.close().await);
+            return Ok(applied);
         }
-        if !difference.missing.is_empty() {
-            tx.check(Migrator::up(&tx.conn, None).await)?;
+        let tx = self.db.begin(OPERATION).await?;
+        tx.check(dialect::lock_migrations(&tx.conn.inner).await)?;
+        let applied = bring_up(&tx).await?;
+        if !applied.is_empty() {
             tx.commit().await?;
         }
-        Ok(difference.missing)
+        Ok(applied)
     }
 
     #[tracing::instrument(name = "db.installation.schema_status", level = "debug", skip_all)]
     async fn schema_status(&self) -> Result<SchemaStatus> {
         let db = self.db.read("installation.schema_status");
-        let has_history = db.check(has_history(&SchemaManager::new(&db.conn)).await)?;
+        let has_history = db.check(has_history(&SchemaManager::new(&db.conn.inner)).await)?;
         let difference = db.check(difference(&db.conn, has_history).await)?;
         Ok(if !difference.unknown.is_empty() {
             SchemaStatus::Newer(difference.unknown)
@@ -53,6 +58,8 @@ impl InstallationStore for SeaStorage {
     #[tracing::instrument(name = "db.installation.check_health", level = "debug", skip_all)]
     async fn check_health(&self) -> Result<()> {
         let tx = self.db.begin("installation.check_health").await?;
+        // One after the other: on MySQL those that wait to insert the same row would lock each other up.
+        tx.lock("health_check").await?;
         tx.insert(health_checks::Model { slot: SLOT }).await?;
         tx.delete(health_checks::Entity::delete_many().filter(health_checks::Column::Slot.eq(SLOT))).await?;
         tx.commit().await
@@ -117,4 +124,19 @@ impl InstallationStore for SeaStorage {
         drop(self.db.read.close_by_ref().await);
         drop(self.db.write.close_by_ref().await);
     }
+}
+
+/// Applies the migrations that are missing, and names them.
+async fn bring_up(tx: &Tx) -> Result<Vec<String>> {
+    let conn = &tx.conn.inner;
+    let has_history = tx.check(has_history(&SchemaManager::new(conn)).await)?;
+    let difference = tx.check(difference(conn, has_history).await)?;
+    if !difference.unknown.is_empty() {
+        let newer = format!("the database is newer: it has {}", difference.unknown.join(", "));
+        return Err(tx.error(StorageErrorKind::Inconsistent).detail(newer));
+    }
+    if !difference.missing.is_empty() {
+        tx.check(apply(conn, &difference.missing).await)?;
+    }
+    Ok(difference.missing)
 }

@@ -140,6 +140,8 @@ pub(crate) async fn parts(config: ServerConfig) -> (ServerParts, ManualClock, Ru
         rng: Arc::new(SeededRng::new(7)),
         settings: Settings::new(Url::parse("http://localhost:7603").unwrap()),
         metrics: Metrics::new(),
+        journal: None,
+        timer: Arc::new(RuntimeTimer),
     })
     .await
     .unwrap();

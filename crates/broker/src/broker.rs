@@ -268,6 +268,12 @@ impl Broker {
             self.0.unsaved.finished().await;
         };
         let _ = tokio::time::timeout(grace, finished).await;
+        if !self.0.flights.is_empty() {
+            // What is cut off now is taken up by another server at once, not when its lease lapses.
+            if let Err(error) = self.storage().release_leases(&self.0.settings.server_id).await {
+                tracing::warn!(%error, "cannot release the leases of refreshes that did not finish");
+            }
+        }
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, "cannot write seal counts");
         }

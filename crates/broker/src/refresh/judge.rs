@@ -24,6 +24,11 @@ use crate::{Error, Place, Reason, audit};
 /// The longest time between two looks at a suspect.
 const LOOK_MAX: Duration = Duration::from_secs(3600);
 
+/// Whether somebody stored another grant or other tokens since a row was read.
+fn has_moved(current: &Connection, seen: &Connection) -> bool {
+    current.grant_fence != seen.grant_fence || current.consent_epoch != seen.consent_epoch
+}
+
 /// What became of the tokens that may live in the stored one's place.
 enum Tried {
     /// One did.
@@ -33,7 +38,8 @@ enum Tried {
 }
 
 impl Broker {
-    /// The stored token was refused. Tries those that may live in its place, then judges.
+    /// The stored token was refused. Tries those that may live in its place, then judges. `None` when somebody else stored
+    /// another one meanwhile, which is the answer then.
     pub(super) async fn judge_dead(
         &self,
         row: &Connection,
@@ -42,7 +48,7 @@ impl Broker {
         held: &Held,
         refused: &SecretString,
         error: ProviderError,
-    ) -> Result<Arc<LiveToken>, Error> {
+    ) -> Result<Option<Arc<LiveToken>>, Error> {
         permit.neutral();
         tracing::warn!(
             tenant = %row.tenant,
@@ -51,14 +57,19 @@ impl Broker {
             status = error.http_status,
             "the provider calls a grant dead"
         );
-        let others = self.other_tokens(row, (client, credentials), refused).await?;
+        let current = self.storage().get_connection(&row.tenant, &row.id).await?;
+        if current.is_none_or(|current| has_moved(&current, row)) {
+            self.end_attempt(row, held.fence, true).await;
+            return Ok(None);
+        }
+        let others = self.other_tokens(row, (client, credentials), refused, held.fence).await?;
         let all_tried = match self.try_others(row, (client, credentials), held, others).await? {
-            Tried::Served(live) => return Ok(live),
+            Tried::Served(live) => return Ok(Some(live)),
             Tried::Refused { all } => all,
         };
         self.end_attempt(row, held.fence, true).await;
         self.resolve_spent(row).await?;
-        self.change_dead_state(row, client, error, all_tried).await
+        self.change_dead_state(row, client, error, all_tried).await.map(Some)
     }
 
     /// Introspection says that the stored token was spent by an attempt whose answer is lost, or is dead. `None` when the
@@ -72,7 +83,7 @@ impl Broker {
         secret_version: i32,
     ) -> Result<Option<Arc<LiveToken>>, Error> {
         permit.neutral();
-        let others = self.other_tokens(row, (client, credentials), spent).await?;
+        let others = self.other_tokens(row, (client, credentials), spent, row.lease_fence + 1).await?;
         let mut all_tried = true;
         if !others.is_empty() {
             let Some(held) = self.lease(row, secret_version).await? else { return Ok(None) };
@@ -115,12 +126,14 @@ impl Broker {
     }
 
     /// The tokens of unresolved attempts within their grace, then the spares. Where using a spent token again may end the
-    /// grant, only those that introspection says live.
+    /// grant, only those that introspection says live. What was stored after the lease with this fence was given belongs to
+    /// whoever came later: spending it could end the token that they got.
     async fn other_tokens(
         &self,
         row: &Connection,
         (client, credentials): (&ClientEntry, &ClientCredentials),
         refused: &SecretString,
+        lease_fence: i64,
     ) -> Result<Vec<(SecretString, i64)>, Error> {
         let mut sealed = Vec::new();
         let info = client.provider.info();
@@ -143,7 +156,10 @@ impl Broker {
         sealed.extend(spares.into_iter().map(|spare| (spare.refresh_token, spare.token_fence)));
         let mut tokens: Vec<(SecretString, i64)> = Vec::new();
         for (sealed, fence) in sealed {
-            if fence != row.grant_fence && !tokens.iter().any(|(_, known)| *known == fence) {
+            if fence != row.grant_fence
+                && fence < lease_fence
+                && !tokens.iter().any(|(_, known)| *known == fence)
+            {
                 let place = Place::token(&row.tenant, row.id.as_str(), "refresh_token", fence);
                 match self.sealer().open_text(place, &sealed).await {
                     Ok(token) if is_same(&token, refused) => self.forget_token(row, fence).await?,
@@ -213,16 +229,14 @@ impl Broker {
             .get_connection(&row.tenant, &row.id)
             .await?
             .ok_or_else(|| Error::not_found("connection", &row.id))?;
-        if current.grant_fence != row.grant_fence || current.consent_epoch != row.consent_epoch {
+        if has_moved(&current, row) {
             // A race lost: somebody else's token is stored by now, and the next round serves it.
             return Err(suspect(row).retry_after(Duration::from_secs(1)));
         }
         // What a restored database made a suspect was not called dead before.
         let is_first = current.state == ConnectionState::Active || is_restored(&current);
-        let deaths = match current.state {
-            _ if is_first => client.guard.died(&row.tenant, &row.id, now),
-            _ => client.guard.deaths(now),
-        };
+        let deaths =
+            if is_first { client.guard.died(&row.tenant, &row.id, now) } else { client.guard.deaths(now) };
         let confirmed = !is_first
             && all_tried
             && current.state == ConnectionState::Suspect

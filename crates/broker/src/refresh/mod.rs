@@ -61,6 +61,11 @@ impl Flights {
         }
     }
 
+    /// Whether none is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// Whether a connection's refresh is under way.
     pub(crate) fn contains(&self, tenant: &TenantId, connection: &ConnectionId) -> bool {
         self.0.lock().contains_key(&(tenant.clone(), connection.clone()))

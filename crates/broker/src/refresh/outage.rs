@@ -22,9 +22,9 @@ enum State {
 pub(crate) struct Outage(Mutex<State>);
 
 impl Outage {
-    /// The database does not answer.
-    pub(crate) fn begin(&self) {
-        *self.0.lock() = State::Away;
+    /// The database does not answer. Whether that is news.
+    pub(crate) fn begin(&self) -> bool {
+        std::mem::replace(&mut *self.0.lock(), State::Away) != State::Away
     }
 
     /// It answers.

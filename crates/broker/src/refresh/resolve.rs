@@ -22,12 +22,17 @@ impl Broker {
     /// Takes up unresolved attempts that no lease covers, in an order of its own, so that several servers spread.
     ///
     /// # Errors
-    /// `StorageUnavailable`: the next look is a second away.
+    /// `StorageUnavailable`, when an outage begins: the next look is a second away.
     pub async fn resolve_attempts(&self) -> Result<(), Error> {
         let listed = self.storage().list_unresolved_attempts(LISTED).await;
         let now = self.clock().monotonic();
         match &listed {
-            Err(error) if error.kind() == StorageErrorKind::Unavailable => self.outage().begin(),
+            Err(error) if error.kind() == StorageErrorKind::Unavailable => {
+                if !self.outage().begin() {
+                    // It was said once.
+                    return Ok(());
+                }
+            }
             _ => self.outage().answered(now),
         }
         let mut attempts = listed?;

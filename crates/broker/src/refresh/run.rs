@@ -236,10 +236,7 @@ impl Broker {
                     refused = Some(error);
                 }
                 Called::Failed(error) if error.class == ErrorClass::GrantDead => {
-                    return self
-                        .judge_dead(&row, (client, &credentials), permit, &held, &token, error)
-                        .await
-                        .map(Some);
+                    return self.judge_dead(&row, (client, &credentials), permit, &held, &token, error).await;
                 }
                 Called::Failed(error) => return Err(self.failed(&row, client, permit, &held, &error).await),
             }

@@ -16,58 +16,60 @@ pub(crate) struct Folder {
     /// Open for syncing: a name in a folder is durable only when the folder is.
     handle: File,
     /// Locked until this is dropped: at the latest when the process ends, however it ends.
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl Folder {
     /// Opens a folder for one process; gives the owner before, too.
     pub(crate) fn open(path: &Path, lock: &str, owner: &str) -> Result<(Self, String), JournalError> {
-        let mut folder = Self::create(path)?;
-        let (lock, former) = folder.lock(lock, owner)?;
-        folder._lock = Some(lock);
-        Ok((folder, former))
-    }
-
-    fn create(path: &Path) -> Result<Self, JournalError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(doing("create the folder", path))?;
-        let handle = File::open(path).map_err(doing("open the folder", path))?;
-        let mode = handle.metadata().map_err(doing("open the folder", path))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let private = fs::Permissions::from_mode(0o700);
-            handle.set_permissions(private).map_err(doing("make private the folder", path))?;
-        }
-        Ok(Self { path: path.to_owned(), handle, _lock: None })
-    }
-
-    /// Locks a file and writes its owner into it; returns the lock and the owner before.
-    fn lock(&self, name: &str, owner: &str) -> Result<(File, String), JournalError> {
-        let path = self.path.join(name);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&path).map_err(doing("open", &path))?;
-        let mut text = Vec::new();
-        // The file stays open afterwards: closing it would give the lock up.
-        let locked = file.try_lock();
-        (&file).take(MAX_OWNER).read_to_end(&mut text).map_err(doing("read", &path))?;
-        let former = String::from_utf8_lossy(&text).trim().to_owned();
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(JournalError::InUse { path: self.path.clone(), owner: former });
-            }
-            Err(TryLockError::Error(error)) => return Err(doing("lock", &path)(error)),
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(doing("write", &path))?;
-        file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()).map_err(doing("write", &path))?;
-        self.sync()?;
-        Ok((file, former))
+        let handle = create(path)?;
+        let (lock, former) = take_lock(path, &handle, &path.join(lock), owner)?;
+        Ok((Self { path: path.to_owned(), handle, _lock: lock }, former))
     }
 
     fn sync(&self) -> Result<(), JournalError> {
-        self.handle.sync_all().map_err(doing("sync the folder", &self.path))
+        sync(&self.handle, &self.path)
     }
+}
+
+fn sync(handle: &File, path: &Path) -> Result<(), JournalError> {
+    handle.sync_all().map_err(doing("sync the folder", path))
+}
+
+fn create(path: &Path) -> Result<File, JournalError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(doing("create the folder", path))?;
+    let handle = File::open(path).map_err(doing("open the folder", path))?;
+    let mode = handle.metadata().map_err(doing("open the folder", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let private = fs::Permissions::from_mode(0o700);
+        handle.set_permissions(private).map_err(doing("make private the folder", path))?;
+    }
+    Ok(handle)
+}
+
+/// Locks a file and writes its owner into it; returns the lock and the owner before.
+fn take_lock(folder: &Path, handle: &File, path: &Path, owner: &str) -> Result<(File, String), JournalError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(path).map_err(doing("open", path))?;
+    let mut text = Vec::new();
+    // The file stays open afterwards: closing it would give the lock up.
+    let locked = file.try_lock();
+    (&file).take(MAX_OWNER).read_to_end(&mut text).map_err(doing("read", path))?;
+    let former = String::from_utf8_lossy(&text).trim().to_owned();
+    match locked {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(JournalError::InUse { path: folder.to_owned(), owner: former });
+        }
+        Err(TryLockError::Error(error)) => return Err(doing("lock", path)(error)),
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(doing("write", path))?;
+    file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()).map_err(doing("write", path))?;
+    sync(handle, folder)?;
+    Ok((file, former))
 }
 
 impl Files for Folder {

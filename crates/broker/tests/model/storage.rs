@@ -64,7 +64,8 @@ pub(crate) fn at_once<F: Future>(home: &Handle, call: F) -> F::Output {
     let _home = home.enter();
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut call = pin!(call);
+    // A task whose budget is used up waits for its scheduler, which stands still here.
+    let mut call = pin!(tokio::task::unconstrained(call));
     loop {
         if let Poll::Ready(result) = call.as_mut().poll(&mut context) {
             return result;

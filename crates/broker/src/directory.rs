@@ -244,6 +244,13 @@ impl Directory {
         self.tenants.remove(tenant);
     }
 
+    /// Drops all tenants.
+    pub(crate) fn forget_all(&self) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.tenants.invalidate_all();
+    }
+
     /// Lets the connections of a client be tried again at once: an admin mended it.
     pub(crate) fn forget_failures(&self, client: &OAuthClientId) {
         for (_, tenant) in self.tenants.iter() {

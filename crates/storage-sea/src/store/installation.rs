@@ -1,15 +1,16 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use sea_orm_migration::SchemaManager;
 use tokenward_storage::{
-    ClaimOutcome, InstallationStore, Result, SchemaStatus, ServerClaim, StorageErrorKind,
+    ClaimOutcome, InstallationStore, Mark, Result, SchemaStatus, ServerClaim, StorageErrorKind,
 };
+use tokenward_types::Timestamp;
 
 use super::SeaStorage;
-use crate::entity::{health_checks, installation, server_claims};
+use crate::entity::{health_checks, installation, marks, server_claims};
 use crate::migration::{apply, difference, has_history};
 use crate::session::Tx;
 use crate::{dialect, error};
@@ -74,6 +75,39 @@ impl InstallationStore for SeaStorage {
         tx.commit().await?;
         // The row was inserted, or another one was there; nothing deletes it.
         Ok(stored.map_or_else(|| candidate.to_owned(), |row| row.installation_id))
+    }
+
+    #[tracing::instrument(name = "db.installation.time", level = "debug", skip_all)]
+    async fn time(&self) -> Result<Timestamp> {
+        let db = self.db.read("installation.time");
+        let backend = db.conn.get_database_backend();
+        let select = Query::select().expr_as(dialect::now_micros(backend), "db_now").to_owned();
+        let row = db.check(db.conn.query_one(&select).await)?;
+        let Some(row) = row else {
+            return Err(db.error(StorageErrorKind::Internal).detail("a query without a table gave no row"));
+        };
+        Ok(Timestamp::from_micros(db.check(row.try_get("", "db_now"))?))
+    }
+
+    #[tracing::instrument(name = "db.installation.mark", level = "debug", skip_all)]
+    async fn advance_mark(&self, now: Timestamp) -> Result<Mark> {
+        use marks::Column;
+        let tx = self.db.begin("installation.mark").await?;
+        // The update locks the row ahead of reading it.
+        let touch = marks::Entity::update_many()
+            .col_expr(Column::Mark, Expr::col(Column::Mark).add(0))
+            .filter(Column::Slot.eq(SLOT));
+        tx.update(touch).await?;
+        let Some(row) = tx.check(marks::Entity::find_by_id(SLOT).one(&tx.conn).await)? else {
+            return Err(tx.error(StorageErrorKind::Inconsistent).detail("marks has lost its row"));
+        };
+        let after = Ord::max(now.as_micros(), row.mark.saturating_add(1));
+        let update = marks::Entity::update_many()
+            .col_expr(Column::Mark, Expr::value(after))
+            .filter(Column::Slot.eq(SLOT));
+        tx.update(update).await?;
+        tx.commit().await?;
+        Ok(Mark { before: row.mark, after })
     }
 
     #[tracing::instrument(name = "db.server_claim.claim", level = "debug", skip_all)]

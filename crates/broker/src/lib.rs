@@ -25,6 +25,7 @@ mod sealer;
 mod select;
 mod settings;
 mod token;
+mod watched;
 
 pub use audit::Actor;
 pub use broker::{Broker, LEASE_MARGIN, Parts, Readiness, Shutdown};
@@ -35,3 +36,4 @@ pub use report::ReportOutcome;
 pub use sealer::{INSTALLATION_SCOPE, Place, Sealer};
 pub use settings::Settings;
 pub use token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
+pub use watched::ProviderHealth;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokenward_auth::{AuthSettings, Authenticator, BuiltinIssuer, IssuerConfig};
-use tokenward_broker::{Broker, Metrics, Parts, Settings};
+use tokenward_broker::{Broker, Metrics, Parts, Settings, Shutdown};
 use tokenward_config::{Config, Transport};
 use tokenward_server::{Address, BoundServer, Limits, ListenerConfig, ServerConfig, ServerParts, TlsFiles};
 use tokenward_storage::{PageRequest, SchemaStatus, Storage};
@@ -128,7 +128,7 @@ impl Composed {
             server.serve(stop).await
         };
         refresh_keys.abort();
-        let unsaved = broker.shutdown(grace).await.unsaved;
+        let left = broker.shutdown(grace).await;
         if lost.is_none() {
             claim.release().await;
         }
@@ -137,12 +137,27 @@ impl Composed {
         if let Some(failure) = lost {
             return Err(failure);
         }
-        if unsaved.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::new(format!("refreshed tokens could not be stored: {}", unsaved.join(", ")))
-            .hint("these connections may need the customer's consent again"))
+        report(&left)
     }
+}
+
+/// Names what was left when the server stopped.
+fn report(left: &Shutdown) -> Result<(), Failure> {
+    if left.is_clean() {
+        return Ok(());
+    }
+    let unsaved = || format!("refreshed tokens could not be stored: {}", left.unsaved.join(", "));
+    let under_way = || format!("refreshes were still under way: {}", left.under_way.join(", "));
+    Err(match (left.unsaved.is_empty(), left.under_way.is_empty()) {
+        (true, _) => Failure::new(under_way()).hint(
+            "the next server finds out what became of them; a longer server.shutdown_grace lets them finish",
+        ),
+        (false, true) => {
+            Failure::new(unsaved()).hint("these connections may need the customer's consent again")
+        }
+        (false, false) => Failure::new(format!("{}; {}", unsaved(), under_way()))
+            .hint("the connections named first may need the customer's consent again"),
+    })
 }
 
 async fn prepare_schema(storage: &dyn Storage, migrate: bool) -> Result<(), Failure> {
@@ -220,10 +235,16 @@ fn server_config(config: &Config) -> Result<ServerConfig, Failure> {
         public: listener("public", &listen.public.transport(), false)?,
         operations: listener("operations", &listen.operations.transport(), false)?,
         worker_threads: server.worker_threads,
+        drain_delay: server.drain_delay,
         shutdown_grace: server.shutdown_grace,
         limits: Limits {
             max_connections: server.max_connections,
             max_calls: server.max_calls,
+            max_calls_per_connection: server.max_calls_per_connection,
+            max_waiting_calls: server.max_waiting_calls,
+            max_verifications: server.max_verifications,
+            max_admin_calls: server.max_admin_calls,
+            max_pages: server.max_pages,
             call_timeout: server.request_timeout,
         },
     })

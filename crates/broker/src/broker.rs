@@ -18,6 +18,7 @@ use crate::access::RuleBook;
 use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
+use crate::follow::{self, Following};
 use crate::metrics::ConnectionLabels;
 use crate::refresh::{Flights, Unsaved};
 use crate::report::Reports;
@@ -90,6 +91,7 @@ struct Inner {
     unsaved: Unsaved,
     schedule: Schedule,
     reports: Reports,
+    following: Following,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
     /// Counts tasks that hold what a provider gave and is not stored yet.
@@ -119,6 +121,8 @@ impl Broker {
                 return Err(Error::invalid("broker.lease", message));
             }
         }
+        // Ahead of all that is read and kept.
+        let following = Following::new(storage.end_of_changes().await?, clock.monotonic());
         let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
         let sealer = Sealer::start(
             Arc::clone(&storage),
@@ -142,6 +146,7 @@ impl Broker {
             unsaved: Unsaved::default(),
             schedule: Schedule::default(),
             reports: Reports::default(),
+            following,
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
             delicate: watch::Sender::new(0),
@@ -152,6 +157,7 @@ impl Broker {
             metrics,
             sealer,
         }));
+        broker.report_replica().await?;
         broker.start_maintenance();
         Ok(broker)
     }
@@ -173,6 +179,14 @@ impl Broker {
             });
             self.0.maintenance.lock().push(task);
         };
+        every(follow::LOOK_EVERY, |broker| Box::pin(async move { broker.look().await }));
+        every(follow::REPORT_EVERY, |broker| {
+            Box::pin(async move {
+                if let Err(error) = broker.report_replica().await {
+                    tracing::debug!(%error, "cannot report that this server lives");
+                }
+            })
+        });
         every(Duration::from_secs(1), |broker| Box::pin(async move { broker.run_due() }));
         every(Duration::from_secs(5), |broker| {
             Box::pin(async move {
@@ -196,9 +210,8 @@ impl Broker {
         if let Err(error) = self.plan_suspects().await {
             tracing::warn!(%error, "cannot read suspects");
         }
-        if let Err(error) = self.reload_rules().await {
-            tracing::warn!(%error, "cannot read access rules");
-        }
+        self.compare_memory().await;
+        self.prune_log().await;
         match self.storage().count_connections().await {
             Ok(counts) => {
                 for provider in self.0.providers.keys() {
@@ -231,6 +244,7 @@ impl Broker {
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, "cannot write seal counts");
         }
+        self.remove_replica().await;
         Shutdown { unsaved: self.0.unsaved.names() }
     }
 
@@ -333,6 +347,10 @@ impl Broker {
 
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.0.schedule
+    }
+
+    pub(crate) fn following(&self) -> &Following {
+        &self.0.following
     }
 
     pub(crate) fn reports(&self) -> &Reports {

@@ -1,6 +1,6 @@
 //! Tenants, connections and living tokens in memory: what the warm path reads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -45,6 +45,8 @@ pub(crate) struct Entry {
     pub provider: ProviderName,
     pub oauth_client: Option<OAuthClientId>,
     pub account: AccountId,
+    /// The consent that it shows; after another one the tenant is read again.
+    pub consent_epoch: i64,
     snapshot: ArcSwap<Snapshot>,
     last_asked: AtomicI64,
 }
@@ -202,6 +204,7 @@ impl Directory {
             provider: self.interner.provider(&connection.provider),
             oauth_client: connection.oauth_client.as_ref().map(|client| self.interner.client(client)),
             account: connection.account.clone(),
+            consent_epoch: connection.consent_epoch,
             snapshot: ArcSwap::from_pointee(Snapshot {
                 version: connection.version,
                 state: connection.state,
@@ -223,6 +226,23 @@ impl Directory {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
         self.tenants.invalidate(tenant);
+    }
+
+    /// Drops every tenant.
+    pub(crate) fn forget_all(&self) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.tenants.invalidate_all();
+    }
+
+    /// Has readings that are under way begin again: what they read may be stale.
+    pub(crate) fn restart_readings(&self) {
+        *self.forgotten.lock() += 1;
+    }
+
+    /// Every tenant in memory; which ones were asked for lately does not change by this.
+    pub(crate) fn all(&self) -> HashMap<TenantId, Arc<TenantEntry>> {
+        self.tenants.iter().map(|(tenant, entry)| (TenantId::clone(&tenant), entry)).collect()
     }
 
     /// Lets the connections of a client be tried again at once: an admin mended it.

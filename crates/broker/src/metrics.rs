@@ -54,6 +54,8 @@ pub struct Metrics {
     pub alerts: Family<AlertLabels, Counter>,
     /// Refresh results that wait for the database.
     pub unsaved: Gauge,
+    /// Servers on the database.
+    pub replicas: Gauge,
 }
 
 impl Default for Metrics {
@@ -75,6 +77,7 @@ impl Metrics {
             connections: Family::default(),
             alerts: Family::default(),
             unsaved: Gauge::default(),
+            replicas: Gauge::default(),
             registry: Arc::default(),
         };
         registry.register("cache_hits", "GetToken calls answered from memory", metrics.cache_hits.clone());
@@ -84,6 +87,7 @@ impl Metrics {
         registry.register("connections", "Connections by provider and state", metrics.connections.clone());
         registry.register("alerts", "Conditions that need attention", metrics.alerts.clone());
         registry.register("unsaved_results", "Refresh results not stored yet", metrics.unsaved.clone());
+        registry.register("replicas", "Servers on the database", metrics.replicas.clone());
         *metrics.registry.lock() = registry;
         metrics
     }

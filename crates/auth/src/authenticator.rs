@@ -175,8 +175,9 @@ impl Authenticator {
         Some(verdict)
     }
 
+    /// Whether `principal` is turned away.
     // Looked up at every call and not only when a verdict is given: a block cannot race with a verification in flight.
-    fn is_blocked(&self, principal: &Principal) -> bool {
+    pub fn is_blocked(&self, principal: &Principal) -> bool {
         let blocked = self.blocked.load();
         !blocked.is_empty() && blocked.contains(principal)
     }
@@ -210,6 +211,13 @@ impl Authenticator {
     /// Makes `all` the blocked principals: at start, and when the list is read again in full.
     pub fn set_blocked(&self, all: Vec<Principal>) {
         self.blocked.store(Arc::new(all.into_iter().collect()));
+    }
+
+    /// Makes `keys` those of the built-in issuer, if it is switched on: tokens that another one signed are refused.
+    pub fn set_builtin_keys(&self, keys: &BuiltinIssuerKeys) {
+        if let Some(issuer) = self.by_iss.get(&keys.settings.iss) {
+            issuer.keys.replace(keys.key_set());
+        }
     }
 
     /// Fetches the keys of every issuer at start. One whose URL is away gets a warning in the log and is asked again when a

@@ -52,11 +52,14 @@ pub struct BuiltinIssuerKeys {
 }
 
 impl BuiltinIssuerKeys {
+    pub(crate) fn key_set(&self) -> KeySet {
+        KeySet::of(self.keys.iter().map(|(kid, public)| jwk(Some(kid.clone()), public)))
+    }
+
     /// The `iss` and the issuer to check it with.
     pub(crate) fn into_issuer(self, clock: Arc<dyn Clock>) -> (String, Issuer) {
         let name: Arc<str> = BUILTIN_ISSUER_NAME.into();
-        let set = KeySet::of(self.keys.iter().map(|(kid, public)| jwk(Some(kid.clone()), public)));
-        let keys = Keys::fixed(Arc::clone(&name), set, clock);
+        let keys = Keys::fixed(Arc::clone(&name), self.key_set(), clock);
         let BuiltinSettings { iss, audience } = self.settings;
         let config = IssuerConfig {
             algorithms: vec!["EdDSA".to_owned()],

@@ -78,7 +78,7 @@ pub(crate) enum Refetched {
 }
 
 impl Keys {
-    /// Keys that never change.
+    /// Keys that change only when they are replaced.
     pub(crate) fn fixed(issuer: Arc<str>, set: KeySet, clock: Arc<dyn Clock>) -> Self {
         Self::new(issuer, Source::Fixed, Some(set), clock)
     }
@@ -172,7 +172,8 @@ impl Keys {
         }
     }
 
-    fn replace(&self, set: KeySet) {
+    /// Makes `set` what is known.
+    pub(crate) fn replace(&self, set: KeySet) {
         // The same keys stay the same set, so that verdicts that they gave stay too.
         if self.current.load().as_deref() == Some(&set) {
             return;

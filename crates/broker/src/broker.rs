@@ -21,6 +21,7 @@ use crate::access::RuleBook;
 use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
+use crate::follow::{self, Following};
 use crate::metrics::ConnectionLabels;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
@@ -119,6 +120,7 @@ struct Inner {
     timer: Arc<dyn Timer>,
     schedule: Schedule,
     reports: Reports,
+    following: Following,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
     stopping: watch::Sender<bool>,
@@ -150,6 +152,8 @@ impl Broker {
                 return Err(Error::invalid("broker.lease", message));
             }
         }
+        // Ahead of all that is read and kept.
+        let following = Following::new(storage.end_of_changes().await?, clock.monotonic());
         let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
         let sealer = Sealer::start(
             Arc::clone(&storage),
@@ -179,6 +183,7 @@ impl Broker {
             timer,
             schedule: Schedule::default(),
             reports: Reports::default(),
+            following,
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
             stopping: watch::Sender::new(false),
@@ -190,6 +195,7 @@ impl Broker {
             metrics,
             sealer,
         }));
+        broker.report_replica().await?;
         broker.take_over_journal().await?;
         broker.start_maintenance();
         Ok(broker)
@@ -227,6 +233,14 @@ impl Broker {
             });
             self.0.maintenance.lock().push(task);
         };
+        every(follow::LOOK_EVERY, follow::LOOK_EVERY, |broker| Box::pin(async move { broker.look().await }));
+        every(follow::REPORT_EVERY, follow::REPORT_EVERY, |broker| {
+            Box::pin(async move {
+                if let Err(error) = broker.report_replica().await {
+                    tracing::debug!(%error, "cannot report that this server lives");
+                }
+            })
+        });
         // Not at once but for attempts that others left: the first callers after a start come first.
         every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_due() }));
         every(Duration::ZERO, EACH_SECOND, |broker| {
@@ -258,9 +272,8 @@ impl Broker {
         if let Err(error) = self.plan_suspects().await {
             tracing::warn!(%error, "cannot read suspects");
         }
-        if let Err(error) = self.reload_rules().await {
-            tracing::warn!(%error, "cannot read access rules");
-        }
+        self.compare_memory().await;
+        self.prune_log().await;
         match self.storage().count_connections().await {
             Ok(counts) => {
                 for provider in self.0.providers.keys() {
@@ -307,6 +320,7 @@ impl Broker {
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, "cannot write seal counts");
         }
+        self.remove_replica().await;
         self.left()
     }
 
@@ -445,6 +459,10 @@ impl Broker {
 
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.0.schedule
+    }
+
+    pub(crate) fn following(&self) -> &Following {
+        &self.0.following
     }
 
     pub(crate) fn reports(&self) -> &Reports {

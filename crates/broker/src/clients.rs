@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokenward_provider::{ClientCredentials, Provider};
-use tokenward_storage::{ClientSecretState, OAuthClient};
+use tokenward_storage::{ClientSecretRecord, ClientSecretState, OAuthClient};
 use tokenward_types::OAuthClientId;
 
 use crate::broker::Broker;
@@ -20,6 +20,8 @@ pub(crate) struct ClientEntry {
     pub provider: Arc<dyn Provider>,
     /// Usable secrets: the active one first, then the others, newest first.
     secrets: Vec<(i32, SecretString)>,
+    /// The versions of the usable secrets in the same order, those that cannot be read included.
+    stored_secrets: Vec<i32>,
     pub guard: ClientGuard,
 }
 
@@ -70,6 +72,33 @@ impl Broker {
         self.directory().forget_failures(client);
     }
 
+    /// Drops every client from memory.
+    pub(crate) fn forget_oauth_clients(&self) {
+        let known: Vec<OAuthClientId> = self.clients().entries.lock().keys().cloned().collect();
+        for client in known {
+            self.forget_oauth_client(&client);
+        }
+        // Also those that are being read.
+        *self.clients().forgotten.lock() += 1;
+    }
+
+    /// Drops clients from memory that differ from what is stored.
+    pub(crate) async fn compare_oauth_clients(&self) -> Result<(), Error> {
+        let known: Vec<Arc<ClientEntry>> = self.clients().entries.lock().values().cloned().collect();
+        for entry in known {
+            let id = &entry.client.id;
+            let stored = self.storage().get_oauth_client(id).await?;
+            let records = self.storage().list_client_secrets(id).await?;
+            let secrets = usable(&records).map(|record| record.secret_version);
+            let is_same = stored.is_some_and(|stored| stored.version == entry.client.version)
+                && secrets.eq(entry.stored_secrets.iter().copied());
+            if !is_same {
+                self.forget_oauth_client(id);
+            }
+        }
+        Ok(())
+    }
+
     /// Where the provider sends browsers back to for this client.
     pub fn redirect_uri(&self, client: &OAuthClientId) -> String {
         let base = self.settings().public_url.as_str().trim_end_matches('/');
@@ -101,8 +130,7 @@ impl Broker {
         })?;
         let (mut secrets, mut damaged) = (Vec::new(), None);
         let records = self.storage().list_client_secrets(id).await?;
-        let usable = |state| records.iter().filter(move |record| record.state == state);
-        for record in usable(ClientSecretState::Active).chain(usable(ClientSecretState::Enabled)) {
+        for record in usable(&records) {
             let name = secret_record(id, record.secret_version);
             match self.sealer().open_text(client_secret_place(&name), &record.sealed).await {
                 Ok(secret) => secrets.push((record.secret_version, secret)),
@@ -121,8 +149,15 @@ impl Broker {
         if let (Some(error), true) = (damaged, secrets.is_empty()) {
             return Err(error);
         }
-        Ok(ClientEntry { client, provider, secrets, guard: ClientGuard::default() })
+        let stored_secrets = usable(&records).map(|record| record.secret_version).collect();
+        Ok(ClientEntry { client, provider, secrets, stored_secrets, guard: ClientGuard::default() })
     }
+}
+
+/// The secrets that may be tried: the active one first, then the others, newest first.
+fn usable(records: &[ClientSecretRecord]) -> impl Iterator<Item = &ClientSecretRecord> {
+    let of = |state| records.iter().filter(move |record| record.state == state);
+    of(ClientSecretState::Active).chain(of(ClientSecretState::Enabled))
 }
 
 /// The record name that a client secret is bound to.

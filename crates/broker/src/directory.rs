@@ -1,6 +1,6 @@
 //! Tenants, connections and living tokens in memory: what the warm path reads.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,6 +46,8 @@ pub(crate) struct Entry {
     pub provider: ProviderName,
     pub oauth_client: Option<OAuthClientId>,
     pub account: AccountId,
+    /// The consent that it shows; after another one the tenant is read again.
+    pub consent_epoch: i64,
     snapshot: ArcSwap<Snapshot>,
     last_asked: AtomicI64,
 }
@@ -93,6 +95,8 @@ impl Entry {
 /// A tenant with its connections in memory.
 #[derive(Debug)]
 pub(crate) struct TenantEntry {
+    /// The version of the row that it was read from.
+    pub version: Version,
     pub labels: Labels,
     pub state: TenantState,
     pub connections: Box<[Arc<Entry>]>,
@@ -202,6 +206,7 @@ impl Directory {
         let entries = connections.iter().map(|connection| Arc::new(self.entry(&tenant.id, connection)));
         let fresh = Arc::new(TenantEntry {
             connections: entries.collect(),
+            version: tenant.version,
             labels: self.interner.labels(tenant.labels),
             state: tenant.state,
         });
@@ -221,6 +226,7 @@ impl Directory {
             provider: self.interner.provider(&connection.provider),
             oauth_client: connection.oauth_client.as_ref().map(|client| self.interner.client(client)),
             account: connection.account.clone(),
+            consent_epoch: connection.consent_epoch,
             snapshot: ArcSwap::from_pointee(Snapshot {
                 version: connection.version,
                 state: connection.state,
@@ -249,6 +255,16 @@ impl Directory {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
         self.tenants.clear();
+    }
+
+    /// Has readings that are under way begin again: what they read may be stale.
+    pub(crate) fn restart_readings(&self) {
+        *self.forgotten.lock() += 1;
+    }
+
+    /// Every tenant in memory; which ones were asked for lately does not change by this.
+    pub(crate) fn all(&self) -> HashMap<TenantId, Arc<TenantEntry>> {
+        self.tenants.iter().collect()
     }
 
     /// Lets the connections of a client be tried again at once: an admin mended it.

@@ -74,6 +74,8 @@ reasons! {
     OAuthClientMisconfigured = "OAUTH_CLIENT_MISCONFIGURED",
     /// The database cannot be reached.
     StorageUnavailable = "STORAGE_UNAVAILABLE",
+    /// The server was cut off from its database for too long.
+    StateStale = "STATE_STALE",
     /// The encryption backend cannot be reached.
     EncryptionUnavailable = "ENCRYPTION_UNAVAILABLE",
     /// A stored secret does not decrypt.

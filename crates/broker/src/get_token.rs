@@ -26,6 +26,9 @@ impl Broker {
     /// The warm path: answers from memory alone. `None` when memory does not suffice, or the answer is a refusal: ask
     /// [`Broker::token`], which validates the request first.
     pub fn token_from_memory(&self, request: &TokenRequest<'_>) -> Option<Token> {
+        if !self.is_fresh() {
+            return None;
+        }
         let tenant = self.directory().get(request.tenant)?;
         let rules = self.rules().of(request.principal);
         let entry = select(&tenant, &rules, self, request).ok()?;
@@ -43,17 +46,20 @@ impl Broker {
     /// The whole path. The caller may go away at any time: what it started goes on.
     ///
     /// # Errors
-    /// `InvalidRequest` and those of the choice of a connection; `MinTtlTooLong`; then, when no living token is left,
+    /// `InvalidRequest`; `StateStale`; those of the choice of a connection; `MinTtlTooLong`; then, when no living token is left,
     /// why there is no new one.
     pub async fn token(&self, request: &TokenRequest<'_>) -> Result<Token, Error> {
         let tenant = validate(request)?;
-        let rules = self.rules().of(request.principal);
-        if !rules.may_concern(request.tenant) {
-            return Err(denied(request.principal));
-        }
         let mut left = MAX_REFRESHES;
         let mut brought: Option<Arc<LiveToken>> = None;
+        let mut failed: Option<Error> = None;
         loop {
+            // Asked anew after each refresh, which may have taken long: what was taken back meanwhile is not given out.
+            self.ensure_fresh(request.principal).await?;
+            let rules = self.rules().of(request.principal);
+            if !rules.may_concern(request.tenant) {
+                return Err(denied(request.principal));
+            }
             let Some(tenant_entry) = self.tenant(&tenant).await? else {
                 return Err(if rules.names(request.tenant) {
                     Error::not_found("tenant", &tenant)
@@ -74,6 +80,9 @@ impl Broker {
                 Err(error) => return Err(self.with_help(&tenant_entry, error).await),
             };
             let now = self.now();
+            if let Some(error) = failed.take() {
+                return self.living(entry, now).ok_or(error);
+            }
             entry.touch(now);
             let want = match self.step(entry, request.min_ttl, now)? {
                 Step::Answer(token) => return Ok(token),
@@ -86,9 +95,7 @@ impl Broker {
             self.metrics().cache_misses.inc();
             match self.refresh(&entry.tenant, &entry.id, want).await {
                 Ok(live) => brought = Some(live),
-                Err(error) if is_about_refreshing(error.reason) => {
-                    return self.living(entry, self.now()).ok_or(error);
-                }
+                Err(error) if is_about_refreshing(error.reason) => failed = Some(error),
                 Err(error) => return Err(error),
             }
         }

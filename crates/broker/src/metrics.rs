@@ -66,6 +66,8 @@ pub struct Metrics {
     pub journal_refused: Counter<u64, AtomicU64>,
     /// From the provider's answer to its tokens being in the database or in the journal, in seconds.
     pub rotation_to_durable: Histogram,
+    /// Servers on the database.
+    pub replicas: Gauge,
 }
 
 impl Default for Metrics {
@@ -95,6 +97,7 @@ impl Metrics {
             rotation_to_durable: Histogram::new([
                 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
             ]),
+            replicas: Gauge::default(),
             registry: Arc::default(),
         };
         registry.register("cache_hits", "GetToken calls answered from memory", metrics.cache_hits.clone());
@@ -131,6 +134,7 @@ impl Metrics {
             "From a provider's answer to its tokens being durable",
             metrics.rotation_to_durable.clone(),
         );
+        registry.register("replicas", "Servers on the database", metrics.replicas.clone());
         *metrics.registry.lock() = registry;
         metrics
     }

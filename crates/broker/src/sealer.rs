@@ -104,23 +104,40 @@ impl Sealer {
                 ));
             }
         }
-        let checks = self.storage.list_kek_checks().await?;
-        self.open_checks(&status, &checks).await?;
-        if checks.iter().any(|check| check.kek == status.active) {
-            return Ok(());
+        loop {
+            let checks = self.storage.list_kek_checks().await?;
+            self.open_checks(&status, &checks).await?;
+            if checks.iter().any(|check| check.kek == status.active) {
+                return Ok(());
+            }
+            let wrapped = self.backend.wrap(&self.check_binding(), &DataKeyMaterial::generate()).await?;
+            let check = KekCheck { kek: wrapped.kek, wrapped: wrapped.bytes, created_at: self.clock.now() };
+            if self.storage.create_kek_check(&check, checks.len()).await? {
+                return Ok(());
+            }
+            // Another server was faster: its record must open here too.
         }
-        let wrapped = self.backend.wrap(&self.check_binding(), &DataKeyMaterial::generate()).await?;
-        let check = KekCheck { kek: wrapped.kek, wrapped: wrapped.bytes, created_at: self.clock.now() };
-        self.storage.create_kek_check(&check).await?;
-        // Another server may have been faster: its record must open here too.
-        self.open_checks(&status, &self.storage.list_kek_checks().await?).await
     }
 
     fn check_binding(&self) -> KeyBinding<'_> {
         KeyBinding { installation: &self.installation, scope: CHECK_SCOPE, data_key: 0 }
     }
 
+    /// Opens the records of keys that are there. One must be, if there are records at all: a key that no other server of this
+    /// database has would seal what they cannot open.
     async fn open_checks(&self, status: &KekStatus, checks: &[KekCheck]) -> Result<(), Error> {
+        if !checks.is_empty() && !checks.iter().any(|check| status.available.contains(&check.kek)) {
+            let used: Vec<&str> = checks.iter().map(|check| &*check.kek).collect();
+            return Err(Error::new(
+                Reason::StoredDataDamaged,
+                format!(
+                    "this database is encrypted with other keys than those that are given: it uses {}, and there are: {}; \
+                     give the key that its other servers use",
+                    used.join(", "),
+                    status.available.join(", ")
+                ),
+            ));
+        }
         for check in checks.iter().filter(|check| status.available.contains(&check.kek)) {
             let wrapped = WrappedKey { kek: check.kek.clone(), bytes: check.wrapped.clone() };
             self.backend.unwrap(&self.check_binding(), &wrapped).await.map_err(|error| match error.kind() {
@@ -205,6 +222,13 @@ impl Sealer {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
         self.keys.remove(scope);
+    }
+
+    /// Forgets every unwrapped data key.
+    pub fn forget_all(&self) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.keys.clear();
     }
 
     /// Writes the counts of seals that were made since the last time.

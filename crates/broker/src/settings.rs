@@ -41,8 +41,12 @@ pub struct Settings {
     pub max_cached_data_keys: u64,
     /// How often one connection's rejected token is looked into.
     pub report_interval: Duration,
-    /// Names this process in leases.
+    /// How long tokens in memory are given out while the database is away.
+    pub max_stale: Duration,
+    /// Names this process in leases: no other may ever have the same.
     pub server_id: String,
+    /// Host and process, for people.
+    pub server_description: String,
 }
 
 impl Settings {
@@ -66,7 +70,9 @@ impl Settings {
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
+            max_stale: Duration::from_secs(600),
             server_id: "server".to_owned(),
+            server_description: String::new(),
         }
     }
 }

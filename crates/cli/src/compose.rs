@@ -8,15 +8,15 @@ use tokenward_broker::{Broker, Metrics, Parts, RuntimeTimer, Settings, Shutdown}
 use tokenward_config::{Config, Transport};
 use tokenward_journal::Journal;
 use tokenward_server::{Address, BoundServer, Limits, ListenerConfig, ServerConfig, ServerParts, TlsFiles};
-use tokenward_storage::{PageRequest, SchemaStatus, Storage, StorageError};
-use tokenward_types::{Clock, FollowingClock, Principal, Rng, SystemRng};
+use tokenward_storage::{SchemaStatus, Storage, StorageError};
+use tokenward_types::{Clock, FollowingClock, Rng, SystemRng, generate_suffix};
 use tokio::task::JoinHandle;
 use url::Url;
 
-use crate::claim::Claim;
+use crate::callers::FollowedCallers;
 use crate::failure::Failure;
-use crate::issuer;
 use crate::local::Checked;
+use crate::{issuer, process};
 
 /// How often issuers' keys are fetched anew, so that a withdrawn key stops being accepted.
 const KEY_REFRESH: Duration = Duration::from_mins(5);
@@ -32,7 +32,6 @@ pub(crate) struct Composed {
     pub server: BoundServer,
     /// The built-in issuer, where it is switched on.
     pub issuer: Option<Arc<BuiltinIssuer>>,
-    claim: Claim,
     storage: Arc<dyn Storage>,
     grace: Duration,
     background: Vec<JoinHandle<()>>,
@@ -47,60 +46,35 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
     let storage = storage.build().await?;
     prepare_schema(&*storage, config.server.migrate_on_start).await?;
 
-    // 2. The right to work on it alone.
-    let claim = Claim::acquire(&storage, &clock, &*rng).await?;
-
-    // 3. The time of the database, which every server on it has, whatever its machine's clock says.
-    if let Err(error) = follow(&*storage, &clock).await {
-        return Err(give_up(&claim, error.into()).await);
-    }
+    // 2. The time of the database, which every server on it has, whatever its machine's clock says.
+    follow(&*storage, &clock).await?;
     let following = tokio::spawn(keep_following(Arc::clone(&storage), clock.clone()));
 
-    // 4. The journal, which one process has at a time.
-    let journal = match config.journal_dir().map(|folder| Journal::open(&folder, claim.server())).transpose()
-    {
-        Ok(journal) => journal,
-        Err(error) => return Err(give_up(&claim, error.into()).await),
-    };
+    // 3. The journal, which one process has at a time. Leases name their holder: no two processes may ever have one name.
+    let server_id = format!("srv_{}", generate_suffix(&clock, &*rng));
+    let journal = config.journal_dir().map(|folder| Journal::open(&folder, &server_id)).transpose()?;
 
-    // 5. The encryption backend; starting the broker proves that it has the right keys.
-    let key_encryption = match encryption.build().await {
-        Ok(backend) => backend,
-        Err(error) => return Err(give_up(&claim, error.into()).await),
-    };
+    // 4. The encryption backend; starting the broker proves that it has the right keys.
+    let key_encryption = encryption.build().await?;
 
-    // 6. The broker; it first stores what a former process left in the journal.
+    // 5. The broker; it first stores what a former process left in the journal.
     let parts = Parts {
         storage: Arc::clone(&storage),
         key_encryption,
         providers,
         clock: Arc::new(clock.clone()),
         rng,
-        settings: settings(&config, public_url, claim.server()),
+        settings: settings(&config, public_url, server_id),
         metrics: Metrics::new(),
         journal,
         timer: Arc::new(RuntimeTimer),
     };
-    let broker = match Broker::start(parts).await {
-        Ok(broker) => broker,
-        Err(error) => return Err(give_up(&claim, error.into()).await),
-    };
+    let broker = Broker::start(parts).await?;
 
-    // 7. Who may call, and the listeners.
-    match listen(&config, &broker, issuers, Arc::new(clock)).await {
-        Ok((server, issuer, refresh_keys)) => {
-            let grace = config.server.shutdown_grace;
-            let background = vec![following, refresh_keys];
-            Ok(Composed { broker, server, issuer, claim, storage, grace, background })
-        }
-        Err(failure) => Err(give_up(&claim, failure).await),
-    }
-}
-
-/// A server that cannot start does not keep others from it.
-async fn give_up(claim: &Claim, failure: Failure) -> Failure {
-    claim.release().await;
-    failure
+    // 6. Who may call, and the listeners.
+    let (server, issuer, refresh_keys) = listen(&config, &broker, issuers, Arc::new(clock)).await?;
+    let grace = config.server.shutdown_grace;
+    Ok(Composed { broker, server, issuer, storage, grace, background: vec![following, refresh_keys] })
 }
 
 type Listening = (BoundServer, Option<Arc<BuiltinIssuer>>, JoinHandle<()>);
@@ -112,13 +86,19 @@ async fn listen(
     clock: Arc<dyn Clock>,
 ) -> Result<Listening, Failure> {
     // The built-in issuer, the configured ones, and who is blocked.
-    let builtin = issuer::load(config, &**broker.storage(), broker.sealer(), &*clock).await?.map(Arc::new);
+    let builtin = issuer::load(&config.builtin_issuer, &**broker.storage(), broker.sealer(), &*clock)
+        .await?
+        .map(Arc::new);
     let keys = builtin.as_ref().map(|issuer| issuer.verification_keys());
     let auth_settings = AuthSettings { cache_capacity: config.server.max_cached_callers };
     let authenticator = Authenticator::new(issuers, keys, clock, auth_settings)
         .map_err(|error| Failure::new(error.to_string()))?;
     let authenticator = Arc::new(authenticator);
-    authenticator.set_blocked(blocked(&**broker.storage()).await?);
+    let callers = FollowedCallers {
+        authenticator: Arc::clone(&authenticator),
+        builtin_issuer: config.builtin_issuer.clone(),
+    };
+    broker.follow_callers(Arc::new(callers)).await?;
     authenticator.preload().await;
 
     let parts = ServerParts {
@@ -133,29 +113,14 @@ async fn listen(
 }
 
 impl Composed {
-    /// Serves until `shutdown` is ready, then stops in order: calls, refreshes, claim, database.
+    /// Serves until `shutdown` is ready, then stops in order: calls, refreshes, database.
     pub(crate) async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { broker, server, issuer: _, claim, storage, grace, background } = self;
-        let mut lost = None;
-        let served = {
-            let stop = async {
-                tokio::select! {
-                    () = shutdown => {}
-                    failure = claim.keep() => lost = Some(failure),
-                }
-            };
-            server.serve(stop).await
-        };
+        let Self { broker, server, issuer: _, storage, grace, background } = self;
+        let served = server.serve(shutdown).await;
         background.iter().for_each(JoinHandle::abort);
         let left = broker.shutdown(grace).await;
-        if lost.is_none() {
-            claim.release().await;
-        }
         storage.close().await;
         served.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
-        if let Some(failure) = lost {
-            return Err(failure);
-        }
         report(&left)
     }
 }
@@ -223,7 +188,7 @@ async fn prepare_schema(storage: &dyn Storage, migrate: bool) -> Result<(), Fail
     }
 }
 
-fn settings(config: &Config, public_url: Url, server_id: &str) -> Settings {
+fn settings(config: &Config, public_url: Url, server_id: String) -> Settings {
     let broker = &config.broker;
     Settings {
         return_urls: config.public.return_urls.iter().filter_map(|url| Url::parse(url).ok()).collect(),
@@ -242,21 +207,10 @@ fn settings(config: &Config, public_url: Url, server_id: &str) -> Settings {
         max_cached_connections: broker.max_cached_connections,
         max_cached_data_keys: broker.max_cached_data_keys,
         report_interval: broker.report_interval,
-        server_id: server_id.to_owned(),
+        max_stale: broker.max_stale,
+        server_id,
+        server_description: process::describe(),
         ..Settings::new(public_url)
-    }
-}
-
-async fn blocked(storage: &dyn Storage) -> Result<Vec<Principal>, Failure> {
-    let mut blocked = Vec::new();
-    let mut request = PageRequest::first();
-    loop {
-        let page = storage.list_blocked_principals(&request).await?;
-        blocked.extend(page.items.into_iter().map(|blocked| blocked.principal));
-        match page.next {
-            Some(next) => request.after = Some(next),
-            None => return Ok(blocked),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokenward_auth::{BuiltinIssuer, BuiltinSettings};
 use tokenward_broker::{INSTALLATION_SCOPE, Place, Sealer};
-use tokenward_config::Config;
+use tokenward_config::BuiltinIssuer as BuiltinConfig;
 use tokenward_storage::{IssuerKey, Storage};
 use tokenward_types::Clock;
 
@@ -14,12 +14,11 @@ fn place(kid: &str) -> Place<'_> {
 
 /// The built-in issuer with its stored keys; `None` where it is switched off.
 pub(crate) async fn load(
-    config: &Config,
+    builtin: &BuiltinConfig,
     storage: &dyn Storage,
     sealer: &Sealer,
     clock: &dyn Clock,
 ) -> Result<Option<BuiltinIssuer>, Failure> {
-    let builtin = &config.builtin_issuer;
     if !builtin.enabled {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 mod args;
 mod builtins;
-mod claim;
+mod callers;
 mod commands;
 mod compose;
 mod dev;
@@ -12,6 +12,7 @@ mod full_config;
 mod issuer;
 mod local;
 mod output;
+mod process;
 mod remote;
 mod runtime;
 mod secret_input;

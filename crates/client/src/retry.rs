@@ -31,6 +31,7 @@ pub(crate) fn advice(error: &Error) -> Advice {
     match error.reason() {
         // This server's own trouble: another one may be better off.
         "STORAGE_UNAVAILABLE"
+        | "STATE_STALE"
         | "ENCRYPTION_UNAVAILABLE"
         | "CALLER_KEYS_UNAVAILABLE"
         | "OVERLOADED"

@@ -103,6 +103,7 @@ impl Config {
             ("connect_link_max_ttl", broker.connect_link_max_ttl, minute, 30 * day),
             ("state_ttl", broker.state_ttl, minute, hour),
             ("lease", broker.lease, 2 * second, 5 * minute),
+            ("max_stale", broker.max_stale, Duration::ZERO, day),
             ("suspect_confirm_after", broker.suspect_confirm_after, second, day),
             ("backoff_base", broker.backoff_base, Duration::from_millis(100), broker.backoff_max),
             ("backoff_max", broker.backoff_max, second, hour),

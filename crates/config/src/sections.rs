@@ -338,6 +338,9 @@ pub struct Broker {
     /// How long a refresh lease holds.
     #[serde(with = "duration")]
     pub lease: Duration,
+    /// How long tokens in memory are given out while the database is away.
+    #[serde(with = "duration")]
+    pub max_stale: Duration,
     /// How long after a first grant-dead answer a second one is believed.
     #[serde(with = "duration")]
     pub suspect_confirm_after: Duration,
@@ -370,6 +373,7 @@ impl Default for Broker {
             connect_link_max_ttl: Duration::from_hours(30 * 24),
             state_ttl: Duration::from_mins(10),
             lease: Duration::from_secs(15),
+            max_stale: Duration::from_mins(10),
             suspect_confirm_after: Duration::from_mins(1),
             backoff_base: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),

@@ -164,6 +164,13 @@ pub const fn lookup(reason: Reason) -> Row {
             RETRY,
             "The database cannot be reached. Wait and ask again.",
         ),
+        Reason::StateStale => row(
+            Code::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            RETRY,
+            "This server has been cut off from its database for longer than `broker.max_stale`, and gives out nothing that \
+             may have been taken back meanwhile. Ask another server, or wait and ask again.",
+        ),
         Reason::EncryptionUnavailable => row(
             Code::Unavailable,
             StatusCode::SERVICE_UNAVAILABLE,
@@ -410,6 +417,7 @@ mod tests {
             ("PROVIDER_RATE_LIMITED", Unavailable, 503, RETRY),
             ("OAUTH_CLIENT_MISCONFIGURED", FailedPrecondition, 503, NO),
             ("STORAGE_UNAVAILABLE", Unavailable, 503, RETRY),
+            ("STATE_STALE", Unavailable, 503, RETRY),
             ("ENCRYPTION_UNAVAILABLE", Unavailable, 503, RETRY),
             ("STORED_DATA_DAMAGED", DataLoss, 500, NO),
             ("OVERLOADED", ResourceExhausted, 503, RETRY),

@@ -29,14 +29,6 @@ entity!(marks, "marks", {
     mark: i64,
 });
 
-entity!(server_claims, "server_claims", {
-    #[sea_orm(primary_key, auto_increment = false)]
-    slot: i32,
-    server: Option<String>,
-    description: String,
-    expires_at: i64,
-});
-
 entity!(health_checks, "health_checks", {
     #[sea_orm(primary_key, auto_increment = false)]
     slot: i32,
@@ -244,4 +236,30 @@ entity!(issuer_keys, "issuer_keys", {
     sealed: Vec<u8>,
     public_key: Vec<u8>,
     created_at: i64,
+});
+
+entity!(change_log, "change_log", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    slot: i32,
+    counter: i64,
+    pruned_position: i64,
+});
+
+entity!(changes, "changes", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    position: i64,
+    kind: String,
+    subject: String,
+    part: String,
+    logged_at: i64,
+});
+
+entity!(replicas, "replicas", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: String,
+    description: String,
+    version: String,
+    started_at: i64,
+    seen_at: i64,
 });

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use async_trait::async_trait;
 use tokenward_types::Timestamp;
 
@@ -14,29 +12,6 @@ pub enum SchemaStatus {
     Behind(Vec<String>),
     /// It has migrations that this program does not know: the database belongs to a newer version.
     Newer(Vec<String>),
-}
-
-/// A server that wants to work on the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerClaim {
-    /// Unique per process.
-    pub server: String,
-    /// Host and process, for people.
-    pub description: String,
-}
-
-/// What became of a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimOutcome {
-    /// The server may work.
-    Claimed,
-    /// Another one does.
-    Held {
-        /// Who, for people.
-        description: String,
-        /// When its claim lapses unless it renews it, by the database's clock.
-        remaining: Duration,
-    },
 }
 
 /// A number that only grows, as long as nobody puts the database back to an earlier state.
@@ -75,13 +50,6 @@ pub trait InstallationStore: Send + Sync {
     /// after. Of many at once each gets another. Whoever remembers a mark that the database is behind of, knows that the
     /// database was put back to an earlier state.
     async fn advance_mark(&self, now: Timestamp) -> Result<Mark>;
-
-    /// Claims the database for one server until `ttl` from now by the database's clock, unless another server's claim
-    /// holds. The same server's claim is renewed.
-    async fn claim_server(&self, claim: &ServerClaim, ttl: Duration) -> Result<ClaimOutcome>;
-
-    /// Gives a claim up. Repeating it changes nothing.
-    async fn release_server(&self, server: &str) -> Result<()>;
 
     /// Closes all connections to the database; later calls fail as `Unavailable`.
     async fn close(&self);
@@ -136,8 +104,9 @@ pub trait KeyStore: Send + Sync {
     /// Adds to a data key's count of seals and returns the new count; `None` when there is no such key.
     async fn add_seals(&self, scope: &str, id: i32, seals: i64) -> Result<Option<i64>>;
 
-    /// Inserts a check record. `false` when there is one for this key already: open that one instead.
-    async fn create_kek_check(&self, check: &KekCheck) -> Result<bool>;
+    /// Inserts a check record where there are as many as were `seen`, none of them for this key. `false` otherwise, and
+    /// nothing changes: read them again and open one. Of many at once one gets through, also for different keys.
+    async fn create_kek_check(&self, check: &KekCheck, seen: usize) -> Result<bool>;
 
     /// All check records, in order of their keys.
     async fn list_kek_checks(&self) -> Result<Vec<KekCheck>>;

@@ -11,6 +11,7 @@
 //! - Texts keep every character but U+0000, which callers refuse before they come here: PostgreSQL cannot store it.
 
 mod access;
+mod change;
 mod connect;
 mod connection;
 mod context;
@@ -19,11 +20,13 @@ mod installation;
 mod oauth_client;
 mod page;
 mod refresh;
+mod replica;
 mod tenant;
 
 pub use access::{
     AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, PrincipalStore, ScopeGrant, TenantSelector,
 };
+pub use change::{Change, ChangeCursor, ChangeStore, Changes, ConnectionMark, MAX_CHANGES};
 pub use connect::{
     ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, MAX_OPEN_ATTEMPTS, PendingGrant,
 };
@@ -33,12 +36,11 @@ pub use connection::{
 };
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
-pub use installation::{
-    ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, Mark, SchemaStatus, ServerClaim,
-};
+pub use installation::{DataKeyRecord, InstallationStore, KekCheck, KeyStore, Mark, SchemaStatus};
 pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
 pub use page::{MAX_PAGE_SIZE, Page, PageRequest};
 pub use refresh::{Attempt, BeginAttempt, CommitOutcome, FENCE_JUMP, RefreshCommit, RefreshStore, Spare};
+pub use replica::{LiveReplica, Replica, ReplicaStore};
 pub use tenant::{Tenant, TenantState, TenantStore};
 
 /// Counts the changes of a row, from 1; callers see it as an etag.
@@ -58,6 +60,8 @@ pub trait Storage:
     + ConnectStore
     + AccessRuleStore
     + PrincipalStore
+    + ChangeStore
+    + ReplicaStore
 {
 }
 
@@ -71,5 +75,7 @@ impl<T> Storage for T where
         + ConnectStore
         + AccessRuleStore
         + PrincipalStore
+        + ChangeStore
+        + ReplicaStore
 {
 }

@@ -21,7 +21,7 @@ use crate::{Error, Place, Reason};
 /// How often a run starts over because the row moved under it.
 const MAX_ROUNDS: usize = 5;
 /// How often a lease that somebody else holds is looked at again.
-const LEASE_POLL: Duration = Duration::from_millis(100);
+const LEASE_POLL: Duration = Duration::from_millis(50);
 
 /// A lease that was got, and when.
 pub(super) struct Held {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod connect;
+mod following;
 mod get_token;
 mod grants;
 mod selection;

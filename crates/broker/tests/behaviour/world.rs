@@ -180,6 +180,11 @@ impl World {
     }
 
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Token, Error> {
+        self.ask_of(&self.broker, ask).await
+    }
+
+    /// The same of another broker.
+    pub(crate) async fn ask_of(&self, broker: &Broker, ask: Ask<'_>) -> Result<Token, Error> {
         let principal = Principal::parse(ask.principal).unwrap();
         let scopes: Vec<String> = ask.scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let request = TokenRequest {
@@ -191,9 +196,9 @@ impl World {
             connection: ask.connection,
             account: ask.account,
         };
-        match self.broker.token_from_memory(&request) {
+        match broker.token_from_memory(&request) {
             Some(token) => Ok(token),
-            None => self.broker.token(&request).await,
+            None => broker.token(&request).await,
         }
     }
 
@@ -209,6 +214,20 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.broker.shutdown(Duration::from_secs(5)).await;
         self.broker = broker(&self.storage, &self.clock, &self.key, &self.provider, |_| {}).await.unwrap();
+    }
+
+    /// Another broker on the same database, as in another process.
+    pub(crate) async fn another(&self, tune: impl FnOnce(&mut Settings)) -> Result<Broker, Error> {
+        let tune = |settings: &mut Settings| {
+            settings.server_id = "another".into();
+            tune(settings);
+        };
+        broker(&self.storage, &self.clock, &self.key, &self.provider, tune).await
+    }
+
+    /// A broker on another database.
+    pub(crate) async fn broker_on(&self, storage: &Arc<dyn Storage>, key: &str) -> Result<Broker, Error> {
+        broker(storage, &self.clock, key, &self.provider, |_| {}).await
     }
 
     /// A broker on the same database with another key.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokenward_broker::{Broker, Place};
 use tokenward_storage::{
-    AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BlockedPrincipal, ClaimOutcome,
-    ClientSecretRecord, CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore, Connection,
-    ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore, Consent, ConsumeOutcome,
-    DataKeyRecord, InstallationStore, IssuerKey, KekCheck, KeyStore, Mark, OAuthClient, OAuthClientStore,
-    Page, PageRequest, PendingGrant, PrincipalStore, RefreshCommit, RefreshStore, Result, Revocation,
-    SchemaStatus, ServerClaim, Spare, StateChange, Storage, StorageError, StorageErrorKind, Tenant,
-    TenantStore, Version,
+    AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BlockedPrincipal, ChangeCursor,
+    ChangeStore, Changes, ClientSecretRecord, CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore,
+    Connection, ConnectionFilter, ConnectionKind, ConnectionMark, ConnectionState, ConnectionStore, Consent,
+    ConsumeOutcome, DataKeyRecord, InstallationStore, IssuerKey, KekCheck, KeyStore, LiveReplica, Mark,
+    OAuthClient, OAuthClientStore, Page, PageRequest, PendingGrant, PrincipalStore, RefreshCommit,
+    RefreshStore, Replica, ReplicaStore, Result, Revocation, SchemaStatus, Spare, StateChange, Storage,
+    StorageError, StorageErrorKind, Tenant, TenantStore, Version,
 };
 use tokenward_types::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, OAuthClientId, Principal, ProviderName, TenantId,
@@ -144,7 +144,7 @@ plain! {
         fn list_data_keys(scope: &str) -> Vec<DataKeyRecord>;
         fn count_data_keys() -> Vec<(String, u64)>;
         fn add_seals(scope: &str, id: i32, seals: i64) -> Option<i64>;
-        fn create_kek_check(check: &KekCheck) -> bool;
+        fn create_kek_check(check: &KekCheck, seen: usize) -> bool;
         fn list_kek_checks() -> Vec<KekCheck>;
     }
     TenantStore {
@@ -192,6 +192,18 @@ plain! {
         fn create_first_issuer_key(key: &IssuerKey) -> bool;
         fn list_issuer_keys() -> Vec<IssuerKey>;
     }
+    ChangeStore {
+        fn end_of_changes() -> ChangeCursor;
+        fn read_changes(after: &ChangeCursor) -> Changes;
+        fn prune_changes(keep: Duration) -> u64;
+        fn list_connection_marks(page: &PageRequest) -> Page<ConnectionMark>;
+    }
+    ReplicaStore {
+        fn report_replica(replica: &Replica, within: Duration) -> u64;
+        fn live_replicas(within: Duration) -> Vec<LiveReplica>;
+        fn remove_replica(id: &str) -> ();
+        fn forget_replicas(silence: Duration) -> u64;
+    }
 }
 
 #[async_trait]
@@ -218,14 +230,6 @@ impl InstallationStore for Gated {
 
     async fn advance_mark(&self, now: Timestamp) -> Result<Mark> {
         self.plain("advance_mark", self.inner.advance_mark(now))
-    }
-
-    async fn claim_server(&self, claim: &ServerClaim, ttl: Duration) -> Result<ClaimOutcome> {
-        self.plain("claim_server", self.inner.claim_server(claim, ttl))
-    }
-
-    async fn release_server(&self, server: &str) -> Result<()> {
-        self.plain("release_server", self.inner.release_server(server))
     }
 
     async fn close(&self) {}

@@ -185,10 +185,11 @@ async fn bootstrap_admin(source: &ConfigSource, subject: &str, ttl: Duration) ->
         max_keys,
     )
     .await?;
-    let issuer = crate::issuer::load(&config, &*storage, &sealer, &*clock).await?.ok_or_else(|| {
-        Failure::new("the built-in issuer is switched off")
-            .hint("use a token of a configured issuer that may give the role admin")
-    })?;
+    let issuer =
+        crate::issuer::load(&config.builtin_issuer, &*storage, &sealer, &*clock).await?.ok_or_else(|| {
+            Failure::new("the built-in issuer is switched off")
+                .hint("use a token of a configured issuer that may give the role admin")
+        })?;
     let token = issuer
         .issue(subject, tokenward_auth::Role::Admin, ttl, &SystemRng, &*clock)
         .map_err(|error| Failure::new(error.to_string()))?;

@@ -72,6 +72,7 @@ impl Principals {
         let principal: Principal = id(&request.principal)?;
         let blocked = self.broker.block_principal(actor, &principal, &request.reason).await?;
         self.authenticator.block(&principal);
+        self.reload_blocked().await;
         Ok(blocked)
     }
 
@@ -79,7 +80,15 @@ impl Principals {
         let principal: Principal = id(principal)?;
         self.broker.unblock_principal(actor, &principal).await?;
         self.authenticator.unblock(&principal);
+        self.reload_blocked().await;
         Ok(())
+    }
+
+    /// A reading that began before the change may have ended after it.
+    async fn reload_blocked(&self) {
+        if let Err(error) = self.broker.reload_blocked().await {
+            tracing::warn!(%error, "cannot read who is blocked; the change log brings it");
+        }
     }
 }
 

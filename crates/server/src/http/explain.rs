@@ -174,7 +174,7 @@ pub(super) const fn explain(reason: Reason) -> Explanation {
             "The service that you want to connect asks to come back later. Nothing was connected.",
             &[OPEN_LATER],
         ),
-        Reason::StorageUnavailable | Reason::EncryptionUnavailable => text(
+        Reason::StorageUnavailable | Reason::StateStale | Reason::EncryptionUnavailable => text(
             "This does not work at the moment",
             "A part of this site is away for a moment.",
             &[OPEN_LATER, TELL_SENDER],

@@ -10,6 +10,7 @@
 //! migration is a step that can be repeated, because the words of `schema` can, and is recorded when it is done.
 
 mod m0001_initial;
+mod m0002_changes;
 mod m0004_marks;
 mod schema;
 
@@ -26,7 +27,11 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Migration), Box::new(m0004_marks::Migration)]
+        vec![
+            Box::new(m0001_initial::Migration),
+            Box::new(m0002_changes::Migration),
+            Box::new(m0004_marks::Migration),
+        ]
     }
 }
 

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QueryTrait};
 use tokenward_storage::{
-    AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, Page, PageRequest, PrincipalStore, Result,
-    ScopeGrant, TenantSelector,
+    AccessRule, AccessRuleStore, BlockedPrincipal, Change, IssuerKey, Page, PageRequest, PrincipalStore,
+    Result, ScopeGrant, TenantSelector,
 };
 use tokenward_types::{AccessRuleId, Principal, Sealed, TenantId, Timestamp};
 
@@ -113,6 +113,7 @@ impl AccessRuleStore for SeaStorage {
             version: 1,
         })
         .await?;
+        tx.log(&Change::AccessRules).await?;
         tx.commit().await?;
         Ok(AccessRule { version: 1, ..rule.clone() })
     }
@@ -151,6 +152,9 @@ impl AccessRuleStore for SeaStorage {
             .filter(Column::Version.eq(rule.version));
         let matched = tx.update(update).await?;
         let updated = tx.updated(matched, access_rules::Entity::find_by_id(rule.id.as_str())).await?;
+        if updated.is_some() {
+            tx.log(&Change::AccessRules).await?;
+        }
         tx.commit().await?;
         Ok(updated)
     }
@@ -160,6 +164,9 @@ impl AccessRuleStore for SeaStorage {
         let tx = self.db.begin("access_rule.delete").await?;
         let this = access_rules::Column::Id.eq(rule.as_str());
         let deleted = tx.delete(access_rules::Entity::delete_many().filter(this)).await?;
+        if deleted > 0 {
+            tx.log(&Change::AccessRules).await?;
+        }
         tx.commit().await?;
         Ok(deleted > 0)
     }
@@ -176,7 +183,12 @@ impl PrincipalStore for SeaStorage {
             blocked_by: blocked.blocked_by.clone(),
             blocked_at: blocked.blocked_at.as_micros(),
         };
+        let select = blocked_principals::Entity::find_by_id(blocked.principal.as_str());
+        let was_blocked = tx.exists(select).await?;
         tx.insert_if_absent(row, [blocked_principals::Column::Principal]).await?;
+        if !was_blocked {
+            tx.log(&Change::Principals).await?;
+        }
         tx.commit().await
     }
 
@@ -185,6 +197,9 @@ impl PrincipalStore for SeaStorage {
         let tx = self.db.begin("principal.unblock").await?;
         let this = blocked_principals::Column::Principal.eq(principal.as_str());
         let deleted = tx.delete(blocked_principals::Entity::delete_many().filter(this)).await?;
+        if deleted > 0 {
+            tx.log(&Change::Principals).await?;
+        }
         tx.commit().await?;
         Ok(deleted > 0)
     }
@@ -214,6 +229,7 @@ impl PrincipalStore for SeaStorage {
             created_at: key.created_at.as_micros(),
         })
         .await?;
+        tx.log(&Change::IssuerKeys).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -5,8 +5,8 @@ use sea_orm::{
     QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use tokenward_storage::{
-    AccountRef, Connection, ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore, Consent,
-    Lease, Page, PageRequest, Result, Revocation, StateChange, StorageErrorKind, TokenSet, Version,
+    AccountRef, Change, Connection, ConnectionFilter, ConnectionKind, ConnectionState, ConnectionStore,
+    Consent, Lease, Page, PageRequest, Result, Revocation, StateChange, StorageErrorKind, TokenSet, Version,
 };
 use tokenward_types::{AccountId, ConnectionId, OAuthClientId, ProviderName, Sealed, TenantId, Timestamp};
 
@@ -263,6 +263,9 @@ impl ConnectionStore for SeaStorage {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
         let changed = tx.connection(connections::Entity::find().filter(is(tenant, connection))).await?;
+        if stored.state != change.state {
+            tx.log(&Change::Connection(tenant.clone(), connection.clone())).await?;
+        }
         tx.commit().await?;
         Ok(changed)
     }
@@ -287,6 +290,7 @@ impl ConnectionStore for SeaStorage {
             return Err(tx.error(StorageErrorKind::InUse).detail("it is not disconnected"));
         }
         tx.delete(connections::Entity::delete_many().filter(is(tenant, connection))).await?;
+        tx.log(&Change::Connection(tenant.clone(), connection.clone())).await?;
         tx.commit().await?;
         Ok(true)
     }

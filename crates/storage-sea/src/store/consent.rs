@@ -2,7 +2,9 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
-use tokenward_storage::{Connection, ConnectionState, Consent, ConsentBase, Result, StorageErrorKind};
+use tokenward_storage::{
+    Change, Connection, ConnectionState, Consent, ConsentBase, Result, StorageErrorKind,
+};
 use tokenward_types::{ConnectionId, TenantId, Timestamp};
 
 use super::SeaStorage;
@@ -33,6 +35,7 @@ impl SeaStorage {
         settle(&tx, consent).await?;
         let mine = connections::Entity::find().filter(is(&consent.tenant, &consent.connection));
         let saved = tx.connection(mine).await?.ok_or_else(|| tx.error(StorageErrorKind::Conflict))?;
+        tx.log(&Change::Connection(consent.tenant.clone(), consent.connection.clone())).await?;
         tx.commit().await?;
         Ok(saved)
     }

@@ -1,16 +1,12 @@
-use std::time::Duration;
-
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter};
 use sea_orm_migration::SchemaManager;
-use tokenward_storage::{
-    ClaimOutcome, InstallationStore, Mark, Result, SchemaStatus, ServerClaim, StorageErrorKind,
-};
+use tokenward_storage::{InstallationStore, Mark, Result, SchemaStatus, StorageErrorKind};
 use tokenward_types::Timestamp;
 
 use super::SeaStorage;
-use crate::entity::{health_checks, installation, marks, server_claims};
+use crate::entity::{health_checks, installation, marks};
 use crate::migration::{apply, difference, has_history};
 use crate::session::Tx;
 use crate::{dialect, error};
@@ -108,49 +104,6 @@ impl InstallationStore for SeaStorage {
         tx.update(update).await?;
         tx.commit().await?;
         Ok(Mark { before: row.mark, after })
-    }
-
-    #[tracing::instrument(name = "db.server_claim.claim", level = "debug", skip_all)]
-    async fn claim_server(&self, claim: &ServerClaim, ttl: Duration) -> Result<ClaimOutcome> {
-        use server_claims::Column;
-        let tx = self.db.begin("server_claim.claim").await?;
-        let now = dialect::now_micros(tx.conn.get_database_backend());
-        let free = Condition::any()
-            .add(Column::Server.is_null())
-            .add(Column::Server.eq(&*claim.server))
-            .add(Expr::col(Column::ExpiresAt).lte(now.clone()));
-        let update = server_claims::Entity::update_many()
-            .col_expr(Column::Server, Expr::value(&*claim.server))
-            .col_expr(Column::Description, Expr::value(&*claim.description))
-            .col_expr(Column::ExpiresAt, now.clone().add(dialect::micros(ttl)))
-            .filter(Column::Slot.eq(SLOT))
-            .filter(free);
-        if tx.update(update).await? == 1 {
-            tx.commit().await?;
-            return Ok(ClaimOutcome::Claimed);
-        }
-        let holder = server_claims::Entity::find_by_id(SLOT).expr_as(now, "db_now");
-        let statement = tx.conn.get_database_backend().build(sea_orm::QueryTrait::as_query(&holder));
-        let row = tx.check(tx.conn.query_one_raw(statement).await)?;
-        let Some(row) = row else {
-            return Err(tx.error(StorageErrorKind::Inconsistent).detail("server_claims has lost its row"));
-        };
-        let expires_at: i64 = tx.check(row.try_get("", "expires_at"))?;
-        let now: i64 = tx.check(row.try_get("", "db_now"))?;
-        let description = tx.check(row.try_get("", "description"))?;
-        Ok(ClaimOutcome::Held { description, remaining: dialect::remaining(expires_at, now) })
-    }
-
-    #[tracing::instrument(name = "db.server_claim.release", level = "debug", skip_all)]
-    async fn release_server(&self, server: &str) -> Result<()> {
-        use server_claims::Column;
-        let tx = self.db.begin("server_claim.release").await?;
-        let update = server_claims::Entity::update_many()
-            .col_expr(Column::Server, Expr::value(None::<String>))
-            .col_expr(Column::Description, Expr::value(""))
-            .filter(Column::Server.eq(server));
-        tx.update(update).await?;
-        tx.commit().await
     }
 
     async fn close(&self) {

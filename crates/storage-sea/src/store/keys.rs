@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokenward_storage::{DataKeyRecord, KekCheck, KeyStore, Result};
 use tokenward_types::{TenantId, Timestamp};
 
@@ -100,8 +100,14 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.kek_check.create", level = "debug", skip_all)]
-    async fn create_kek_check(&self, check: &KekCheck) -> Result<bool> {
+    async fn create_kek_check(&self, check: &KekCheck, seen: usize) -> Result<bool> {
         let tx = self.db.begin("kek_check.create").await?;
+        // Records for different keys do not meet in the index.
+        tx.lock("kek_checks").await?;
+        let stored = tx.check(kek_checks::Entity::find().count(&tx.conn).await)?;
+        if usize::try_from(stored) != Ok(seen) {
+            return Ok(false);
+        }
         let row = kek_checks::Model {
             kek: check.kek.clone(),
             wrapped: check.wrapped.clone(),

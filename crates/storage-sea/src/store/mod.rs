@@ -1,6 +1,7 @@
 //! The storage traits, a file per aggregate.
 
 mod access;
+mod change;
 mod connect;
 mod connection;
 mod consent;
@@ -8,6 +9,7 @@ mod installation;
 mod keys;
 mod oauth_client;
 mod refresh;
+mod replica;
 mod revocation;
 mod tenant;
 

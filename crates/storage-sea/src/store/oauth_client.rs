@@ -4,7 +4,7 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use tokenward_storage::{
-    ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore, Page, PageRequest, Result,
+    Change, ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore, Page, PageRequest, Result,
     StorageErrorKind,
 };
 use tokenward_types::{OAuthClientId, Sealed, Timestamp};
@@ -93,6 +93,7 @@ impl OAuthClientStore for SeaStorage {
             version: 1,
         })
         .await?;
+        tx.log(&Change::OAuthClient(client.id.clone())).await?;
         tx.commit().await?;
         Ok(OAuthClient { version: 1, ..client.clone() })
     }
@@ -132,6 +133,7 @@ impl OAuthClientStore for SeaStorage {
             .filter(Column::Version.eq(client.version));
         let matched = tx.update(update).await?;
         let updated = tx.updated(matched, oauth_clients::Entity::find_by_id(client.id.as_str())).await?;
+        tx.log(&Change::OAuthClient(client.id.clone())).await?;
         tx.commit().await?;
         Ok(updated)
     }
@@ -147,6 +149,7 @@ impl OAuthClientStore for SeaStorage {
         }
         let of_client = oauth_clients::Column::Id.eq(client.as_str());
         tx.delete(oauth_clients::Entity::delete_many().filter(of_client)).await?;
+        tx.log(&Change::OAuthClient(client.clone())).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -172,6 +175,7 @@ impl OAuthClientStore for SeaStorage {
             updated_at: secret.updated_at.as_micros(),
         })
         .await?;
+        tx.log(&Change::OAuthClient(secret.oauth_client.clone())).await?;
         tx.commit().await?;
         Ok(Some(ClientSecretRecord { state, ..secret.clone() }))
     }
@@ -207,6 +211,7 @@ impl OAuthClientStore for SeaStorage {
         let this = of_client.add(Column::SecretVersion.eq(secret_version));
         set_state(&tx, this, ClientSecretState::Active, now).await?;
         let activated = tx.one(secret(client, secret_version)).await?;
+        tx.log(&Change::OAuthClient(client.clone())).await?;
         tx.commit().await?;
         Ok(activated)
     }
@@ -235,6 +240,7 @@ impl OAuthClientStore for SeaStorage {
             .filter(Column::SecretVersion.eq(secret_version));
         tx.update(update).await?;
         let retired = tx.one(secret(client, secret_version)).await?;
+        tx.log(&Change::OAuthClient(client.clone())).await?;
         tx.commit().await?;
         Ok(retired)
     }

@@ -5,7 +5,7 @@ use sea_orm::{
     UpdateMany,
 };
 use tokenward_storage::{
-    Attempt, BeginAttempt, CommitOutcome, Connection, ConnectionState, FENCE_JUMP, RefreshCommit,
+    Attempt, BeginAttempt, Change, CommitOutcome, Connection, ConnectionState, FENCE_JUMP, RefreshCommit,
     RefreshStore, Result, Spare, StorageErrorKind, TokenSet,
 };
 use tokenward_types::{ConnectionId, ProviderName, Sealed, TenantId, Timestamp};
@@ -291,6 +291,10 @@ impl SeaStorage {
         store_tokens(&tx, commit, &stored).await?;
         let select = connections::Entity::find().filter(is(&commit.tenant, &commit.connection));
         let Some(committed) = tx.connection(select).await? else { return Ok(Some(CommitOutcome::Gone)) };
+        if stored.state != ConnectionState::Active {
+            // A refresh as usual is no news: whoever needs its token reads the row.
+            tx.log(&Change::Connection(commit.tenant.clone(), commit.connection.clone())).await?;
+        }
         tx.commit().await?;
         Ok(Some(CommitOutcome::Committed(Box::new(committed))))
     }

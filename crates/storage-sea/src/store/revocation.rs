@@ -3,7 +3,8 @@
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokenward_storage::{
-    CommitOutcome, Connection, ConnectionState, RefreshCommit, Result, Revocation, StorageErrorKind, Version,
+    Change, CommitOutcome, Connection, ConnectionState, RefreshCommit, Result, Revocation, StorageErrorKind,
+    Version,
 };
 use tokenward_types::{ConnectionId, Sealed, TenantId, Timestamp};
 
@@ -84,6 +85,7 @@ impl SeaStorage {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
         let revoked = tx.connection(connections::Entity::find().filter(is(tenant, connection))).await?;
+        tx.log(&Change::Connection(tenant.clone(), connection.clone())).await?;
         tx.commit().await?;
         Ok(revoked)
     }

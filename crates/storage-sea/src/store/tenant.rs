@@ -1,7 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait};
-use tokenward_storage::{ConnectionState, Page, PageRequest, Result, StorageErrorKind, Tenant, TenantStore};
+use tokenward_storage::{
+    Change, ConnectionState, Page, PageRequest, Result, StorageErrorKind, Tenant, TenantStore,
+};
 use tokenward_types::{TenantId, Timestamp};
 
 use super::SeaStorage;
@@ -75,6 +77,7 @@ impl TenantStore for SeaStorage {
             version: 1,
         })
         .await?;
+        tx.log(&Change::Tenant(tenant.id.clone())).await?;
         tx.commit().await?;
         Ok(Tenant { version: 1, ..tenant.clone() })
     }
@@ -105,6 +108,9 @@ impl TenantStore for SeaStorage {
             .filter(Column::Version.eq(tenant.version));
         let matched = tx.update(update).await?;
         let updated = tx.updated(matched, tenants::Entity::find_by_id(tenant.id.as_str())).await?;
+        if updated.is_some() {
+            tx.log(&Change::Tenant(tenant.id.clone())).await?;
+        }
         tx.commit().await?;
         Ok(updated)
     }
@@ -123,6 +129,7 @@ impl TenantStore for SeaStorage {
         // Foreign keys take along all that belongs to it.
         let delete = tenants::Entity::delete_many().filter(Column::TenantId.eq(tenant.as_str()));
         let deleted = tx.delete(delete).await?;
+        tx.log(&Change::Tenant(tenant.clone())).await?;
         tx.commit().await?;
         Ok(deleted > 0)
     }

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
+};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokenward_plugin::{BackendDef, BuildError, Problems, Registry, Section};
 use tokenward_storage::{Storage, StorageContext};
 use tokenward_storage_sea::{postgres, sqlite};
 use tokenward_testkit::parts::{postgres_url, postgres18_url};
-use tokenward_testkit::storage::StorageFixture;
+use tokenward_testkit::storage::{HeldChange, StorageFixture};
 use tokenward_types::{Rng, SystemRng};
 
 pub(crate) use mysql::{MysqlDatabase, mariadb_database};
@@ -48,6 +52,46 @@ pub(crate) fn prepare(def: Def, values: Value) -> Result<(), Problems> {
 /// What is wrong with a section.
 pub(crate) fn problems(def: Def, values: Value) -> Problems {
     prepare(def, values).expect_err("the section is wrong")
+}
+
+/// A transaction that was begun past the storage.
+struct Held(DatabaseTransaction);
+
+#[async_trait]
+impl HeldChange for Held {
+    async fn end(self: Box<Self>, commit: bool) {
+        let ended = if commit { self.0.commit().await } else { self.0.rollback().await };
+        ended.expect("the transaction ends");
+    }
+}
+
+/// Logs a change as the storage does, and holds its transaction open.
+pub(crate) async fn hold_change(url: String, tenant: &str) -> Box<dyn HeldChange> {
+    let database = Database::connect(url).await.expect("the database is there");
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let tx = database.begin_with_options(options).await.expect("a transaction begins");
+    let log = "INSERT INTO changes";
+    let statements = if tx.get_database_backend() == DbBackend::Postgres {
+        vec![format!(
+            "{log} (position, kind, subject, part, logged_at) \
+             VALUES (pg_current_xact_id()::text::bigint, 'tenant', '{tenant}', '', 1)"
+        )]
+    } else {
+        vec![
+            "UPDATE change_log SET counter = counter + 1 WHERE slot = 1".to_owned(),
+            format!(
+                "{log} (id, position, kind, subject, part, logged_at) \
+                 SELECT counter, counter, 'tenant', '{tenant}', '', 1 FROM change_log WHERE slot = 1"
+            ),
+        ]
+    };
+    for statement in statements {
+        tx.execute_unprepared(&statement).await.expect("the change is logged");
+    }
+    Box::new(Held(tx))
 }
 
 /// A SQLite file in a folder of its own.
@@ -87,6 +131,14 @@ impl StorageFixture for SqliteFile {
         self.execute(format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{name}', 1)"))
             .await;
     }
+
+    async fn hold_change(&self, tenant: &str) -> Box<dyn HeldChange> {
+        hold_change(format!("sqlite:{}", self.path().display()), tenant).await
+    }
+
+    fn held_at_once(&self) -> usize {
+        1
+    }
 }
 
 pub(crate) async fn sqlite_file(_test: &'static str) -> Option<SqliteFile> {
@@ -104,6 +156,14 @@ impl StorageFixture for SqliteInMemory {
 
     async fn record_migration(&self, _name: &str) {
         unreachable!("nothing else can reach a database in memory");
+    }
+
+    async fn hold_change(&self, _tenant: &str) -> Box<dyn HeldChange> {
+        unreachable!("nothing else can reach a database in memory");
+    }
+
+    fn held_at_once(&self) -> usize {
+        0
     }
 }
 
@@ -210,6 +270,14 @@ impl StorageFixture for PostgresDatabase {
     async fn record_migration(&self, name: &str) {
         self.execute(format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{name}', 1)"))
             .await;
+    }
+
+    async fn hold_change(&self, tenant: &str) -> Box<dyn HeldChange> {
+        hold_change(self.url(), tenant).await
+    }
+
+    fn held_at_once(&self) -> usize {
+        4
     }
 }
 

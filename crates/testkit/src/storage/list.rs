@@ -21,12 +21,6 @@ macro_rules! storage_conformance {
                 the_time_is_that_of_the_database,
                 the_first_mark_is_now_and_a_later_one_is_beyond,
                 of_a_hundred_marks_at_once_each_is_another,
-                a_claim_keeps_other_servers_out,
-                a_claim_lapses_by_the_databases_clock,
-                the_same_server_renews_its_claim,
-                of_many_servers_at_once_one_claims_the_database,
-                a_released_claim_is_free_for_another_server,
-                releasing_does_not_touch_the_claim_of_another_server,
                 after_closing_calls_fail_as_unavailable,
             }
             keys {
@@ -43,7 +37,9 @@ macro_rules! storage_conformance {
                 a_hundred_counts_of_seals_lose_none,
                 seals_of_an_absent_data_key_are_none,
                 a_check_record_is_created_once,
+                a_check_record_is_created_only_on_what_was_seen,
                 of_many_check_records_at_once_one_gets_through,
+                of_many_first_check_records_for_different_keys_one_gets_through,
                 check_records_are_listed_in_order_of_their_keys,
             }
             tenants {
@@ -248,6 +244,35 @@ macro_rules! storage_conformance {
                 an_issuer_key_keeps_every_field,
                 only_the_first_issuer_key_is_created,
                 of_a_hundred_first_issuer_keys_one_gets_through,
+            }
+            changes {
+                a_new_reader_sees_what_comes_later_and_nothing_else,
+                what_is_read_is_read_by_others_too,
+                every_change_of_a_tenant_is_logged,
+                every_change_of_a_connection_is_logged,
+                every_change_of_a_client_and_its_secrets_is_logged,
+                every_change_of_rules_principals_and_issuer_keys_is_logged,
+                a_call_that_changes_nothing_logs_nothing,
+                leases_and_usual_refreshes_are_not_logged,
+                a_refresh_that_heals_is_logged,
+                a_change_that_was_rolled_back_never_comes,
+                each_committed_change_comes_once_and_in_the_order_of_commits,
+                a_reading_waits_for_no_open_transaction,
+                of_a_hundred_writers_at_once_a_reader_misses_none,
+                more_changes_than_a_reading_holds_are_lost,
+                a_reader_behind_the_pruned_tail_is_told_so,
+                pruning_leaves_what_is_young,
+                pruning_does_not_disturb_a_reader_that_has_read,
+                connection_marks_are_listed_in_pages,
+            }
+            replicas {
+                a_replica_keeps_every_field,
+                a_later_report_keeps_the_start_and_replaces_the_rest,
+                live_replicas_are_counted_and_listed_in_order,
+                a_replica_that_is_silent_is_not_live,
+                a_removed_replica_is_gone,
+                replicas_that_were_silent_for_long_are_forgotten,
+                of_a_hundred_replicas_that_report_at_once_all_count,
             }
             isolation {
                 a_tenant_cannot_read_the_rows_of_another,

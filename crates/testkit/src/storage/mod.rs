@@ -34,4 +34,18 @@ pub trait StorageFixture: Send + Sync {
 
     /// Records a migration of this name, as a newer version of the program would have left it.
     async fn record_migration(&self, name: &str);
+
+    /// Logs a change of this tenant past the storage, in a transaction of its own, as a method that changes the tenant does,
+    /// and leaves the transaction open.
+    async fn hold_change(&self, tenant: &str) -> Box<dyn HeldChange>;
+
+    /// How many of those can be open at once: one where a second one would wait for the first.
+    fn held_at_once(&self) -> usize;
+}
+
+/// A transaction that logged a change and is still open.
+#[async_trait]
+pub trait HeldChange: Send {
+    /// Commits it or rolls it back.
+    async fn end(self: Box<Self>, commit: bool);
 }

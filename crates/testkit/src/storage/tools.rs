@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokenward_storage::{Result, Storage, StorageErrorKind};
 use tokio::sync::Barrier;
@@ -63,6 +64,16 @@ where
         results.push(task.await.expect("the task must not panic"));
     }
     results
+}
+
+/// Asks until something holds that time or others bring about.
+pub(super) async fn soon(mut holds: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), asked).await.expect("it comes about in time");
 }
 
 /// Polls a call `polls` times at the most and drops it then; its result if it finished.

@@ -11,7 +11,7 @@ fn rule_id(id: &str) -> AccessRuleId {
     AccessRuleId::parse(id).unwrap()
 }
 
-fn rule(id: &str) -> AccessRule {
+pub(super) fn rule(id: &str) -> AccessRule {
     AccessRule {
         id: rule_id(id),
         principal: "corp:team-größe-*".into(),
@@ -26,7 +26,7 @@ fn rule(id: &str) -> AccessRule {
     }
 }
 
-fn blocked(principal: &str) -> BlockedPrincipal {
+pub(super) fn blocked(principal: &str) -> BlockedPrincipal {
     BlockedPrincipal {
         principal: Principal::parse(principal).unwrap(),
         reason: "verloren 🦀".into(),
@@ -35,7 +35,7 @@ fn blocked(principal: &str) -> BlockedPrincipal {
     }
 }
 
-fn issuer_key(kid: &str) -> IssuerKey {
+pub(super) fn issuer_key(kid: &str) -> IssuerKey {
     IssuerKey {
         kid: kid.into(),
         sealed: sealed("private"),

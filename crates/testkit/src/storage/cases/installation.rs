@@ -1,18 +1,11 @@
 use std::time::Duration;
 
-use tokenward_storage::{ClaimOutcome, SchemaStatus, ServerClaim, StorageErrorKind};
-
+use tokenward_storage::{SchemaStatus, StorageErrorKind};
 use tokenward_types::Timestamp;
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{at, tenant, tenant_id};
 use crate::storage::tools::{MANY, at_once, furnished, kind, ready};
-
-const LONG: Duration = Duration::from_hours(1);
-
-fn claim(server: &str) -> ServerClaim {
-    ServerClaim { server: server.into(), description: format!("{server} on Wärter-1, process 7") }
-}
 
 pub async fn migrating_brings_the_schema_up_to_date(fixture: &dyn StorageFixture) {
     let storage = fixture.open().await;
@@ -94,62 +87,6 @@ pub async fn of_many_candidates_at_once_all_get_the_same_installation_id(fixture
     assert!(ids.iter().all(|id| *id == ids[0] && id.starts_with("candidate-")), "{ids:?}");
 }
 
-pub async fn a_claim_keeps_other_servers_out(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    assert_eq!(storage.claim_server(&claim("one"), LONG).await.unwrap(), ClaimOutcome::Claimed);
-    let ClaimOutcome::Held { description, remaining } =
-        storage.claim_server(&claim("two"), LONG).await.unwrap()
-    else {
-        panic!("the claim holds");
-    };
-    assert_eq!(description, claim("one").description);
-    assert!(remaining > Duration::ZERO && remaining <= LONG, "{remaining:?}");
-}
-
-pub async fn a_claim_lapses_by_the_databases_clock(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    storage.claim_server(&claim("one"), Duration::ZERO).await.unwrap();
-    assert_eq!(storage.claim_server(&claim("two"), LONG).await.unwrap(), ClaimOutcome::Claimed);
-    let held = storage.claim_server(&claim("one"), LONG).await.unwrap();
-    assert!(matches!(held, ClaimOutcome::Held { .. }), "the claim is the second server's now");
-}
-
-pub async fn the_same_server_renews_its_claim(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    storage.claim_server(&claim("one"), LONG).await.unwrap();
-    assert_eq!(storage.claim_server(&claim("one"), 3 * LONG).await.unwrap(), ClaimOutcome::Claimed);
-    let ClaimOutcome::Held { remaining, .. } = storage.claim_server(&claim("two"), LONG).await.unwrap()
-    else {
-        panic!("the claim holds");
-    };
-    assert!(remaining > 2 * LONG, "the renewed claim holds longer: {remaining:?}");
-}
-
-pub async fn of_many_servers_at_once_one_claims_the_database(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    let outcomes = at_once(MANY, &storage, |number, storage| async move {
-        storage.claim_server(&claim(&format!("server-{number}")), LONG).await.unwrap()
-    })
-    .await;
-    assert_eq!(outcomes.iter().filter(|outcome| **outcome == ClaimOutcome::Claimed).count(), 1);
-}
-
-pub async fn a_released_claim_is_free_for_another_server(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    storage.claim_server(&claim("one"), LONG).await.unwrap();
-    storage.release_server("one").await.unwrap();
-    storage.release_server("one").await.unwrap();
-    assert_eq!(storage.claim_server(&claim("two"), LONG).await.unwrap(), ClaimOutcome::Claimed);
-}
-
-pub async fn releasing_does_not_touch_the_claim_of_another_server(fixture: &dyn StorageFixture) {
-    let storage = ready(fixture).await;
-    storage.claim_server(&claim("one"), LONG).await.unwrap();
-    storage.release_server("two").await.unwrap();
-    let held = storage.claim_server(&claim("two"), LONG).await.unwrap();
-    assert!(matches!(held, ClaimOutcome::Held { .. }));
-}
-
 pub async fn after_closing_calls_fail_as_unavailable(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.close().await;
@@ -162,7 +99,7 @@ pub async fn the_time_is_that_of_the_database(fixture: &dyn StorageFixture) {
     let first = storage.time().await.unwrap();
     assert!(first > Timestamp::from_secs(1_700_000_000), "{first}");
     let second = storage.time().await.unwrap();
-    assert!(second >= first && second.since(first) < LONG, "{first} {second}");
+    assert!(second >= first && second.since(first) < Duration::from_hours(1), "{first} {second}");
 }
 
 pub async fn the_first_mark_is_now_and_a_later_one_is_beyond(fixture: &dyn StorageFixture) {

@@ -130,15 +130,33 @@ pub async fn seals_of_an_absent_data_key_are_none(fixture: &dyn StorageFixture) 
 pub async fn a_check_record_is_created_once(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let first = check("local:ключ-7/3", b"\x00\xfffirst");
-    assert!(storage.create_kek_check(&first).await.unwrap());
-    assert!(!storage.create_kek_check(&check("local:ключ-7/3", b"second")).await.unwrap());
+    assert!(storage.create_kek_check(&first, 0).await.unwrap());
+    assert!(!storage.create_kek_check(&check("local:ключ-7/3", b"second"), 1).await.unwrap());
     assert_eq!(storage.list_kek_checks().await.unwrap(), [first]);
+}
+
+pub async fn a_check_record_is_created_only_on_what_was_seen(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    assert!(!storage.create_kek_check(&check("one", b"x"), 1).await.unwrap());
+    assert!(storage.create_kek_check(&check("one", b"x"), 0).await.unwrap());
+    assert!(!storage.create_kek_check(&check("two", b"x"), 0).await.unwrap());
+    assert!(storage.create_kek_check(&check("two", b"x"), 1).await.unwrap());
+}
+
+pub async fn of_many_first_check_records_for_different_keys_one_gets_through(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let created = at_once(MANY, &storage, |number, storage| async move {
+        storage.create_kek_check(&check(&format!("kek-{number}"), b"x"), 0).await.unwrap()
+    })
+    .await;
+    assert_eq!(created.iter().filter(|created| **created).count(), 1);
+    assert_eq!(storage.list_kek_checks().await.unwrap().len(), 1);
 }
 
 pub async fn of_many_check_records_at_once_one_gets_through(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let created = at_once(MANY, &storage, |number, storage| async move {
-        storage.create_kek_check(&check("kek", &number.to_be_bytes())).await.unwrap()
+        storage.create_kek_check(&check("kek", &number.to_be_bytes()), 0).await.unwrap()
     })
     .await;
     let winners: Vec<_> = (0..MANY).filter(|number| created[*number]).collect();
@@ -148,8 +166,8 @@ pub async fn of_many_check_records_at_once_one_gets_through(fixture: &dyn Storag
 
 pub async fn check_records_are_listed_in_order_of_their_keys(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
-    for kek in ["b", "a", "B", "A"] {
-        storage.create_kek_check(&check(kek, b"x")).await.unwrap();
+    for (seen, kek) in ["b", "a", "B", "A"].iter().enumerate() {
+        assert!(storage.create_kek_check(&check(kek, b"x"), seen).await.unwrap());
     }
     let checks = storage.list_kek_checks().await.unwrap();
     let keks: Vec<_> = checks.iter().map(|check| &*check.kek).collect();

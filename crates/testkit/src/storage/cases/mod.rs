@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod atomicity;
+pub mod changes;
 pub mod client_secrets;
 pub mod connect_flow;
 pub mod connections;
@@ -14,4 +15,5 @@ pub mod leases;
 pub mod oauth_clients;
 pub mod pending_grants;
 pub mod refreshes;
+pub mod replicas;
 pub mod tenants;

@@ -95,14 +95,20 @@ impl Entry {
 /// A tenant with its connections in memory.
 #[derive(Debug)]
 pub(crate) struct TenantEntry {
-    /// The version of the row that it was read from.
-    pub version: Version,
+    /// Tell the row that it was read from: a tenant that is created again under a name has version 1 again.
+    version: Version,
+    created_at: Timestamp,
     pub labels: Labels,
     pub state: TenantState,
     pub connections: Box<[Arc<Entry>]>,
 }
 
 impl TenantEntry {
+    /// Whether it was read from this row as it is.
+    pub(crate) fn shows(&self, row: &Tenant) -> bool {
+        (self.version, self.created_at) == (row.version, row.created_at)
+    }
+
     /// The connection with this identifier.
     pub(crate) fn connection(&self, id: &str) -> Option<&Arc<Entry>> {
         self.connections.iter().find(|entry| entry.id.as_str() == id)
@@ -207,6 +213,7 @@ impl Directory {
         let fresh = Arc::new(TenantEntry {
             connections: entries.collect(),
             version: tenant.version,
+            created_at: tenant.created_at,
             labels: self.interner.labels(tenant.labels),
             state: tenant.state,
         });

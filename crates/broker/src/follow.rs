@@ -28,7 +28,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long memory answers after a look that succeeded: within the two seconds in which a change holds everywhere, and longer
 /// than it takes to notice that the database is away.
 const FRESH_FOR: Duration = Duration::from_millis(1900);
-/// How many connections of one reading are compared with their rows; of more, the tenants are read again when they are asked for.
+/// How many tenants and connections of one reading are compared with their rows; of more, the tenants are read again when they are
+/// asked for.
 const MAX_COMPARED: usize = 50;
 /// The most connections of a tenant that are in memory.
 const MAX_OF_TENANT: usize = 1000;
@@ -240,14 +241,12 @@ impl Broker {
             self.reload_blocked().await?;
             return self.reload_issuer_keys().await;
         };
-        let mut connections = HashSet::new();
+        let (mut tenants, mut connections) = (HashSet::new(), HashSet::new());
         let (mut rules, mut principals, mut issuer_keys) = (false, false, false);
         for change in changes {
             match change {
                 Change::Tenant(tenant) => {
-                    self.forget_tenant(&tenant);
-                    // A tenant that is created again under a name gets data keys of its own.
-                    self.sealer().forget(tenant.as_str());
+                    tenants.insert(tenant);
                 }
                 Change::Connection(tenant, connection) => {
                     connections.insert((tenant, connection));
@@ -264,7 +263,14 @@ impl Broker {
         if rules {
             self.reload_rules().await?;
         }
-        let compares = connections.len() <= MAX_COMPARED;
+        let compares = tenants.len() + connections.len() <= MAX_COMPARED;
+        for tenant in tenants {
+            if compares {
+                self.follow_tenant(&tenant).await?;
+            } else {
+                self.drop_tenant(&tenant);
+            }
+        }
         for (tenant, connection) in connections {
             if compares {
                 self.follow_connection(&tenant, &connection).await?;
@@ -291,12 +297,39 @@ impl Broker {
         self.sealer().forget_all();
     }
 
+    /// Drops a tenant with its data keys: one that is created again under a name gets others.
+    fn drop_tenant(&self, tenant: &TenantId) {
+        self.forget_tenant(tenant);
+        self.sealer().forget(tenant.as_str());
+    }
+
+    /// Drops a tenant that is not stored as memory knows it. One that is, as after a change by this server itself, keeps what is
+    /// known of its use.
+    async fn follow_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
+        // Whoever is reading the tenant may have read it too early.
+        self.directory().restart_readings();
+        if let Some(known) = self.directory().get(tenant.as_str()) {
+            match self.storage().get_tenant(tenant).await {
+                Ok(Some(stored)) if known.shows(&stored) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => {
+                    // It may be suspended, and is known to have changed.
+                    self.drop_tenant(tenant);
+                    return Err(error.into());
+                }
+            }
+        }
+        self.drop_tenant(tenant);
+        Ok(())
+    }
+
     /// Shows a connection's state as it is stored; what has another grant than memory knows is read anew.
     async fn follow_connection(&self, tenant: &TenantId, connection: &ConnectionId) -> Result<(), Error> {
         // Whoever is reading the tenant may have read it too early.
         self.directory().restart_readings();
         let Some(known) = self.directory().get(tenant.as_str()) else { return Ok(()) };
-        let row = self.storage().get_connection(tenant, connection).await?;
+        let read = self.storage().get_connection(tenant, connection).await;
+        let row = read.inspect_err(|_| self.forget_tenant(tenant))?;
         let row = row.filter(|row| row.state != ConnectionState::Revoked);
         match (known.connection(connection.as_str()), row) {
             (Some(entry), Some(row)) if entry.consent_epoch == row.consent_epoch => show_state(entry, &row),
@@ -333,7 +366,7 @@ impl Broker {
         loop {
             let tenants = self.storage().list_tenants(&page).await?;
             for tenant in tenants.items {
-                if known.get(&tenant.id).is_some_and(|entry| entry.version == tenant.version) {
+                if known.get(&tenant.id).is_some_and(|entry| entry.shows(&tenant)) {
                     same.insert(tenant.id);
                 }
             }
@@ -345,7 +378,7 @@ impl Broker {
         known.retain(|tenant, _| {
             let is_same = same.contains(tenant);
             if !is_same {
-                self.forget_tenant(tenant);
+                self.drop_tenant(tenant);
             }
             is_same
         });

@@ -11,10 +11,12 @@
 //! - Texts keep every character but U+0000, which callers refuse before they come here: PostgreSQL cannot store it.
 
 mod access;
+mod budget;
 mod connect;
 mod connection;
 mod context;
 mod error;
+mod idle;
 mod installation;
 mod oauth_client;
 mod page;
@@ -24,6 +26,7 @@ mod tenant;
 pub use access::{
     AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, PrincipalStore, ScopeGrant, TenantSelector,
 };
+pub use budget::{BeginPause, BudgetStore, CallPause, PauseCause, ReserveCalls, Reserved};
 pub use connect::{
     ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, MAX_OPEN_ATTEMPTS, PendingGrant,
 };
@@ -33,6 +36,7 @@ pub use connection::{
 };
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
+pub use idle::{CheckStore, DueCheck};
 pub use installation::{
     ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, SchemaStatus, ServerClaim,
 };
@@ -58,6 +62,8 @@ pub trait Storage:
     + ConnectStore
     + AccessRuleStore
     + PrincipalStore
+    + BudgetStore
+    + CheckStore
 {
 }
 
@@ -71,5 +77,7 @@ impl<T> Storage for T where
         + ConnectStore
         + AccessRuleStore
         + PrincipalStore
+        + BudgetStore
+        + CheckStore
 {
 }

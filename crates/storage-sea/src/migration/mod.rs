@@ -2,6 +2,7 @@
 //! change of an entity does not change it.
 
 mod m0001_initial;
+mod m0003_budgets;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Migration)]
+        vec![Box::new(m0001_initial::Migration), Box::new(m0003_budgets::Migration)]
     }
 }
 

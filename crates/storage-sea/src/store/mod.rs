@@ -1,9 +1,11 @@
 //! The storage traits, a file per aggregate.
 
 mod access;
+mod budget;
 mod connect;
 mod connection;
 mod consent;
+mod idle;
 mod installation;
 mod keys;
 mod oauth_client;

@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod atomicity;
+pub mod budgets;
+pub mod checks;
 pub mod client_secrets;
 pub mod connect_flow;
 pub mod connections;

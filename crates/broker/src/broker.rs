@@ -1,7 +1,8 @@
 //! The broker as a whole: what it is made of, how it starts and stops.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,10 +16,13 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::access::RuleBook;
+use crate::callers::Callers;
 use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
+use crate::idle::Checks;
 use crate::metrics::ConnectionLabels;
+use crate::pauses::NewsReader;
 use crate::refresh::{Flights, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
@@ -89,7 +93,11 @@ struct Inner {
     flights: Flights,
     unsaved: Unsaved,
     schedule: Schedule,
+    callers: Callers,
+    checks: Checks,
     reports: Reports,
+    /// How many servers share the database, as last known.
+    replicas: AtomicU32,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
     /// Counts tasks that hold what a provider gave and is not stored yet.
@@ -99,6 +107,16 @@ struct Inner {
 /// The use cases over the traits. Cloning shares it.
 #[derive(Clone)]
 pub struct Broker(Arc<Inner>);
+
+/// A broker that may have stopped, for tasks that must not keep it alive.
+pub(crate) struct WeakBroker(Weak<Inner>);
+
+impl WeakBroker {
+    /// The broker, if anybody still holds it.
+    pub(crate) fn upgrade(&self) -> Option<Broker> {
+        self.0.upgrade().map(Broker)
+    }
+}
 
 impl Broker {
     /// Checks the keys, reads the rules, and starts the maintenance on the current tokio runtime.
@@ -129,6 +147,7 @@ impl Broker {
         )
         .await?;
         let rules = RuleBook::load(&*storage).await?;
+        let (sender, news) = tokio::sync::mpsc::unbounded_channel();
         let broker = Self(Arc::new(Inner {
             directory: Directory::new(settings.max_cached_connections),
             providers: providers
@@ -137,11 +156,14 @@ impl Broker {
                 .collect(),
             rules: ArcSwap::from_pointee(rules),
             reloading: tokio::sync::Mutex::default(),
-            clients: Clients::default(),
+            clients: Clients::new(sender),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
             schedule: Schedule::default(),
+            callers: Callers::default(),
+            checks: Checks::default(),
             reports: Reports::default(),
+            replicas: AtomicU32::new(1),
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
             delicate: watch::Sender::new(0),
@@ -152,11 +174,13 @@ impl Broker {
             metrics,
             sealer,
         }));
-        broker.start_maintenance();
+        broker.start_maintenance(news);
         Ok(broker)
     }
 
-    fn start_maintenance(&self) {
+    fn start_maintenance(&self, news: NewsReader) {
+        let sharing = self.share_pauses(news);
+        self.0.maintenance.lock().push(sharing);
         let every = |period: Duration, work: fn(Self) -> futures::future::BoxFuture<'static, ()>| {
             // Weak, so that a broker that nobody holds any more stops working.
             let inner = Arc::downgrade(&self.0);
@@ -174,9 +198,12 @@ impl Broker {
             self.0.maintenance.lock().push(task);
         };
         every(Duration::from_secs(1), |broker| Box::pin(async move { broker.run_due() }));
+        // Each by itself: what waits for a slow provider keeps nothing else waiting.
+        every(Duration::from_secs(5), |broker| Box::pin(async move { broker.run_revocations().await }));
+        every(Duration::from_secs(5), |broker| Box::pin(async move { broker.run_checks().await }));
+        every(HOUSEKEEPING, |broker| Box::pin(async move { broker.resume_pending_grants().await }));
         every(Duration::from_secs(5), |broker| {
             Box::pin(async move {
-                broker.run_revocations().await;
                 if let Err(error) = broker.resolve_attempts().await {
                     tracing::warn!(%error, "cannot resolve attempts");
                 }
@@ -192,7 +219,6 @@ impl Broker {
         if let Err(error) = self.storage().delete_expired(self.now() - KEEP_EXPIRED).await {
             tracing::warn!(%error, "cannot delete expired links");
         }
-        self.resume_pending_grants().await;
         if let Err(error) = self.plan_suspects().await {
             tracing::warn!(%error, "cannot read suspects");
         }
@@ -222,6 +248,8 @@ impl Broker {
         for task in self.0.maintenance.lock().drain(..) {
             task.abort();
         }
+        // Who still waits for a turn would wait for too long.
+        self.0.clients.close();
         let finished = async {
             let _ = self.0.delicate.subscribe().wait_for(|count| *count == 0).await;
             self.0.flights.finished().await;
@@ -258,6 +286,17 @@ impl Broker {
     /// Drops a tenant with its tokens from memory; to be called after each change of one.
     pub fn forget_tenant(&self, tenant: &TenantId) {
         self.0.directory.forget(tenant);
+    }
+
+    /// Tells how many servers share the database: in an outage of it each keeps to its share of what a provider may be
+    /// asked for.
+    pub fn set_replicas(&self, replicas: u32) {
+        self.0.replicas.store(replicas.max(1), Ordering::Relaxed);
+    }
+
+    /// How many servers share the database, as last known.
+    pub(crate) fn replicas(&self) -> u32 {
+        self.0.replicas.load(Ordering::Relaxed)
     }
 
     /// The storage.
@@ -333,6 +372,18 @@ impl Broker {
 
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.0.schedule
+    }
+
+    pub(crate) fn callers(&self) -> &Callers {
+        &self.0.callers
+    }
+
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.0.checks
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakBroker {
+        WeakBroker(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn reports(&self) -> &Reports {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::policy::EvictionPolicy;
@@ -21,8 +22,8 @@ pub(crate) struct Failing {
     pub error: Error,
     /// When the next try is allowed.
     pub until: Timestamp,
-    /// How many tries failed in a row.
-    pub tries: u32,
+    /// How long the wait until then is; the next one depends on it.
+    pub wait: Duration,
 }
 
 /// What is known of a connection at one moment; replaced as a whole.

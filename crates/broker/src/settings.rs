@@ -41,6 +41,8 @@ pub struct Settings {
     pub max_cached_data_keys: u64,
     /// How often one connection's rejected token is looked into.
     pub report_interval: Duration,
+    /// How often a connection that nobody asks for is looked at; zero for never.
+    pub idle_check_interval: Duration,
     /// Names this process in leases.
     pub server_id: String,
 }
@@ -66,6 +68,7 @@ impl Settings {
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
+            idle_check_interval: Duration::from_secs(24 * 3600),
             server_id: "server".to_owned(),
         }
     }

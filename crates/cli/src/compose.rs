@@ -182,6 +182,7 @@ fn settings(config: &Config, public_url: Url, server_id: &str) -> Settings {
         max_cached_connections: broker.max_cached_connections,
         max_cached_data_keys: broker.max_cached_data_keys,
         report_interval: broker.report_interval,
+        idle_check_interval: broker.idle_check_interval,
         server_id: server_id.to_owned(),
         ..Settings::new(public_url)
     }

@@ -331,6 +331,9 @@ pub struct Broker {
     /// How often one connection's rejected token is looked into.
     #[serde(with = "duration")]
     pub report_interval: Duration,
+    /// How often a connection that nobody asks for is looked at; zero for never.
+    #[serde(with = "duration")]
+    pub idle_check_interval: Duration,
 }
 
 impl Default for Broker {
@@ -351,6 +354,7 @@ impl Default for Broker {
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
+            idle_check_interval: Duration::from_hours(24),
         }
     }
 }

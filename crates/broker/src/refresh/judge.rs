@@ -160,8 +160,8 @@ impl Broker {
             return Err(suspect(row).retry_after(Duration::from_secs(1)));
         }
         let deaths = match current.state {
-            ConnectionState::Active => client.guard.died(&row.tenant, &row.id, now),
-            _ => client.guard.deaths(now),
+            ConnectionState::Active => client.gate.guard.died(&row.tenant, &row.id, now),
+            _ => client.gate.guard.deaths(now),
         };
         let confirmed = current.state == ConnectionState::Suspect
             && now.since(current.state_since) >= self.settings().suspect_confirm_after
@@ -225,7 +225,7 @@ impl Broker {
     ) -> Result<bool, Error> {
         let id = &client.client.id;
         let mut deaths = deaths;
-        if !client.guard.succeeded_after(current.state_since) {
+        if !client.gate.guard.succeeded_after(current.state_since) {
             let suspects = ConnectionFilter {
                 oauth_client: Some(id.clone()),
                 state: Some(ConnectionState::Suspect),

@@ -5,5 +5,7 @@ mod admin;
 mod connect;
 mod get_token;
 mod grants;
+mod herds;
+mod idle;
 mod selection;
 mod world;

@@ -152,6 +152,7 @@ impl Broker {
             Look::Verify | Look::Refresh => spread(AGAIN, self.rng()),
         };
         if !self.storage().claim_check(&connection.tenant, &connection.id, due, next).await? {
+            self.count_check("elsewhere");
             return Ok(());
         }
         let outcome = match look {

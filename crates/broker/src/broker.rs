@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,11 +19,14 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::access::RuleBook;
+use crate::callers::Callers;
 use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
 use crate::follow::{self, Following};
+use crate::idle::Checks;
 use crate::metrics::ConnectionLabels;
+use crate::pauses::NewsReader;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
@@ -119,8 +123,12 @@ struct Inner {
     journal: Option<Arc<Journal>>,
     timer: Arc<dyn Timer>,
     schedule: Schedule,
+    callers: Callers,
+    checks: Checks,
     reports: Reports,
     following: Following,
+    /// How many servers share the database, as last known.
+    replicas: AtomicU32,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
     stopping: watch::Sender<bool>,
@@ -131,6 +139,16 @@ struct Inner {
 /// The use cases over the traits. Cloning shares it.
 #[derive(Clone)]
 pub struct Broker(Arc<Inner>);
+
+/// A broker that may have stopped, for tasks that must not keep it alive.
+pub(crate) struct WeakBroker(Weak<Inner>);
+
+impl WeakBroker {
+    /// The broker, if anybody still holds it.
+    pub(crate) fn upgrade(&self) -> Option<Broker> {
+        self.0.upgrade().map(Broker)
+    }
+}
 
 impl Broker {
     /// Checks the keys, reads the rules, and starts the maintenance on the current tokio runtime.
@@ -166,6 +184,7 @@ impl Broker {
         let rules = RuleBook::load(&*storage).await?;
         let watch = |provider| Arc::new(Watched::new(provider, Arc::clone(&clock)));
         let watched: Vec<Arc<Watched>> = providers.into_iter().map(watch).collect();
+        let (sender, news) = tokio::sync::mpsc::unbounded_channel();
         let broker = Self(Arc::new(Inner {
             directory: Directory::new(settings.max_cached_connections),
             providers: watched
@@ -175,15 +194,18 @@ impl Broker {
             watched,
             rules: ArcSwap::from_pointee(rules),
             reloading: tokio::sync::Mutex::default(),
-            clients: Clients::default(),
+            clients: Clients::new(sender),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
             outage: Outage::default(),
             journal: journal.map(Arc::new),
             timer,
             schedule: Schedule::default(),
+            callers: Callers::default(),
+            checks: Checks::default(),
             reports: Reports::default(),
             following,
+            replicas: AtomicU32::new(1),
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
             stopping: watch::Sender::new(false),
@@ -197,7 +219,7 @@ impl Broker {
         }));
         broker.report_replica().await?;
         broker.take_over_journal().await?;
-        broker.start_maintenance();
+        broker.start_maintenance(news);
         Ok(broker)
     }
 
@@ -214,7 +236,9 @@ impl Broker {
         Ok(())
     }
 
-    fn start_maintenance(&self) {
+    fn start_maintenance(&self, news: NewsReader) {
+        let sharing = self.share_pauses(news);
+        self.0.maintenance.lock().push(sharing);
         let every = |first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>| {
             // Weak, so that a broker that nobody holds any more stops working.
             let inner = Arc::downgrade(&self.0);
@@ -241,6 +265,12 @@ impl Broker {
                 }
             })
         });
+        // Each by itself: what waits for a slow provider keeps nothing else waiting.
+        every(FIRST_TICK, FIRST_TICK, |broker| Box::pin(async move { broker.run_revocations().await }));
+        every(FIRST_TICK, FIRST_TICK, |broker| Box::pin(async move { broker.run_checks().await }));
+        every(FIRST_TICK, HOUSEKEEPING, |broker| {
+            Box::pin(async move { broker.resume_pending_grants().await })
+        });
         // Not at once but for attempts that others left: the first callers after a start come first.
         every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_due() }));
         every(Duration::ZERO, EACH_SECOND, |broker| {
@@ -252,7 +282,6 @@ impl Broker {
         });
         every(FIRST_TICK, FIRST_TICK, |broker| {
             Box::pin(async move {
-                broker.run_revocations().await;
                 if let Err(error) = broker.check_mark().await {
                     tracing::warn!(%error, detail = error.log_detail(), "cannot move the installation's mark");
                 }
@@ -268,7 +297,6 @@ impl Broker {
         if let Err(error) = self.storage().delete_expired(self.now() - KEEP_EXPIRED).await {
             tracing::warn!(%error, "cannot delete expired links");
         }
-        self.resume_pending_grants().await;
         if let Err(error) = self.plan_suspects().await {
             tracing::warn!(%error, "cannot read suspects");
         }
@@ -301,6 +329,8 @@ impl Broker {
     pub async fn shutdown(&self, grace: Duration) -> Shutdown {
         self.begin_shutdown();
         let maintenance: Vec<_> = self.0.maintenance.lock().drain(..).collect();
+        // Who still waits for a turn would wait for too long.
+        self.0.clients.close();
         let finished = async {
             // What maintenance has begun, such as revoking a grant, is not left half-done.
             for task in maintenance {
@@ -372,6 +402,17 @@ impl Broker {
     /// Drops a tenant with its tokens from memory; to be called after each change of one.
     pub fn forget_tenant(&self, tenant: &TenantId) {
         self.0.directory.forget(tenant);
+    }
+
+    /// Tells how many servers share the database: in an outage of it each keeps to its share of what a provider may be
+    /// asked for.
+    pub fn set_replicas(&self, replicas: u32) {
+        self.0.replicas.store(replicas.max(1), Ordering::Relaxed);
+    }
+
+    /// How many servers share the database, as last known.
+    pub(crate) fn replicas(&self) -> u32 {
+        self.0.replicas.load(Ordering::Relaxed)
     }
 
     /// The storage.
@@ -463,6 +504,18 @@ impl Broker {
 
     pub(crate) fn following(&self) -> &Following {
         &self.0.following
+    }
+
+    pub(crate) fn callers(&self) -> &Callers {
+        &self.0.callers
+    }
+
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.0.checks
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakBroker {
+        WeakBroker(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn reports(&self) -> &Reports {

@@ -10,7 +10,8 @@ use tokenward_storage::{ClientSecretRecord, ClientSecretState, OAuthClient};
 use tokenward_types::OAuthClientId;
 
 use crate::broker::Broker;
-use crate::guard::ClientGuard;
+use crate::gate::Gate;
+use crate::guard::Sender;
 use crate::sealer::{INSTALLATION_SCOPE, Place};
 use crate::{Error, Reason};
 
@@ -22,7 +23,7 @@ pub(crate) struct ClientEntry {
     secrets: Vec<(i32, SecretString)>,
     /// The versions of the usable secrets in the same order, those that cannot be read included.
     stored_secrets: Vec<i32>,
-    pub guard: ClientGuard,
+    pub gate: Arc<Gate>,
 }
 
 impl ClientEntry {
@@ -55,20 +56,48 @@ pub(crate) fn misconfigured(client: &OAuthClientId, why: &str) -> Error {
 }
 
 /// The clients in memory. There are few, so none is dropped.
-#[derive(Default)]
 pub(crate) struct Clients {
     entries: Mutex<HashMap<OAuthClientId, Arc<ClientEntry>>>,
+    /// What calls pass; outlives a client's entry.
+    gates: Mutex<HashMap<OAuthClientId, Arc<Gate>>>,
+    /// Where gates tell of pauses.
+    news: Sender,
     /// Counts what was forgotten, so that a reading that began before does not come back after.
     forgotten: Mutex<u64>,
 }
 
+impl Clients {
+    /// None in memory yet.
+    pub(crate) fn new(news: Sender) -> Self {
+        Self { entries: Mutex::default(), gates: Mutex::default(), news, forgotten: Mutex::default() }
+    }
+
+    /// The gate of a client that was used before.
+    pub(crate) fn gate(&self, client: &OAuthClientId) -> Option<Arc<Gate>> {
+        self.gates.lock().get(client).cloned()
+    }
+
+    /// Sends everybody away who waits for a turn.
+    pub(crate) fn close(&self) {
+        self.gates().iter().for_each(|gate| gate.close());
+    }
+
+    /// Every gate.
+    pub(crate) fn gates(&self) -> Vec<Arc<Gate>> {
+        self.gates.lock().values().cloned().collect()
+    }
+}
+
 impl Broker {
-    /// Drops a client from memory: the next use reads it and its secrets again, with its breaker closed, and its
-    /// connections are tried again at once.
+    /// Drops a client from memory: the next use reads it and its secrets again, with its breaker closed on every server,
+    /// and its connections are tried again at once. A throttle goes on.
     pub fn forget_oauth_client(&self, client: &OAuthClientId) {
         let mut forgotten = self.clients().forgotten.lock();
         *forgotten += 1;
         self.clients().entries.lock().remove(client);
+        if let Some(gate) = self.clients().gate(client) {
+            gate.guard.mended();
+        }
         self.directory().forget_failures(client);
     }
 
@@ -150,7 +179,18 @@ impl Broker {
             return Err(error);
         }
         let stored_secrets = usable(&records).map(|record| record.secret_version).collect();
-        Ok(ClientEntry { client, provider, secrets, stored_secrets, guard: ClientGuard::default() })
+        let gate = self.gate_of(&client, &*provider).await?;
+        Ok(ClientEntry { client, provider, secrets, stored_secrets, gate })
+    }
+
+    async fn gate_of(&self, client: &OAuthClient, provider: &dyn Provider) -> Result<Arc<Gate>, Error> {
+        if let Some(gate) = self.clients().gate(&client.id) {
+            return Ok(gate);
+        }
+        let news = self.clients().news.clone();
+        let gate = Arc::new(Gate::new(client.id.clone(), provider.info().call_rate, Some(news)));
+        self.learn_pause(&gate).await?;
+        Ok(Arc::clone(self.clients().gates.lock().entry(client.id.clone()).or_insert(gate)))
     }
 }
 

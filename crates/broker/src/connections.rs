@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use tokenward_provider::ErrorClass;
 use tokenward_storage::{
     AccountRef, Connection, ConnectionFilter, ConnectionState, Page, PageRequest, Revocation,
     StorageErrorKind, Version,
 };
 use tokenward_types::{ConnectionId, TenantId};
 
+use crate::backoff::backoff_after;
 use crate::broker::{Broker, state_name};
-use crate::guard::backoff;
+use crate::line::Turn;
 use crate::refresh::Want;
 use crate::{Actor, Error, Place, Reason, audit};
 
@@ -64,7 +66,8 @@ impl Broker {
                 ));
             }
             self.tenant(tenant).await?;
-            self.refresh_surely(tenant, id, Want::Now).await?;
+            let refresh = self.refresh_surely(tenant, id, Want::Now);
+            self.patiently(tenant, id, connection.oauth_client.as_ref(), refresh).await?;
             self.get_connection(tenant, id).await
         }
         .await;
@@ -165,7 +168,8 @@ impl Broker {
                 return;
             }
         };
-        for revocation in due {
+        // All at once: one provider's slow answers delay no other's.
+        let revoke = |revocation: Revocation| async move {
             if let Err(error) = self.revoke(&revocation).await {
                 tracing::warn!(
                     tenant = %revocation.tenant,
@@ -176,7 +180,8 @@ impl Broker {
                     "a grant could not be revoked yet"
                 );
             }
-        }
+        };
+        futures::future::join_all(due.into_iter().map(revoke)).await;
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
@@ -184,7 +189,7 @@ impl Broker {
             revocation;
         // First put off, so that two servers do not work on it at once and a crash cannot make a tight loop.
         let (base, max) = REVOCATION_BACKOFF;
-        let wait = backoff(base, max, u32::try_from(*tries).unwrap_or(0), self.rng());
+        let wait = backoff_after(base, max, u32::try_from(*tries).unwrap_or(0), self.rng());
         self.storage().postpone_revocation(tenant, connection, *grant_fence, self.now() + wait).await?;
         let finish = || self.storage().finish_revocation(tenant, connection, *grant_fence);
         if *tries >= REVOCATION_TRIES {
@@ -205,7 +210,16 @@ impl Broker {
         }
         let place = Place::token(tenant, connection.as_str(), "refresh_token", *grant_fence);
         let token = self.sealer().open_text(place, refresh_token).await?;
-        client.provider.revoke(&client.first_credentials()?, &token).await.map_err(|error| {
+        let permit = self.admit(&client, tenant, connection, Turn::Idle).await?;
+        let revoked = client.provider.revoke(&client.first_credentials()?, &token).await;
+        match &revoked {
+            Err(error) if error.class == ErrorClass::RateLimited => {
+                permit.rate_limited(error.retry_after, self.now());
+            }
+            Err(_) => permit.unanswered(self.now()),
+            Ok(()) => permit.neutral(),
+        }
+        revoked.map_err(|error| {
             Error::new(Reason::ProviderUnavailable, "the provider did not revoke the grant").internal(error)
         })?;
         tracing::info!(tenant = %tenant, connection = %connection, "grant revoked at the provider");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -22,8 +23,8 @@ pub(crate) struct Failing {
     pub error: Error,
     /// When the next try is allowed.
     pub until: Timestamp,
-    /// How many tries failed in a row.
-    pub tries: u32,
+    /// How long the wait until then is; the next one depends on it.
+    pub wait: Duration,
 }
 
 /// What is known of a connection at one moment; replaced as a whole.

@@ -5,11 +5,12 @@ use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokenward_types::{ConnectionId, TenantId, Timestamp};
+use tokenward_types::{ConnectionId, Rng, TenantId, Timestamp};
 
 use tokenward_storage::{ConnectionFilter, ConnectionState, PageRequest};
 
 use crate::Error;
+use crate::backoff::upto;
 use crate::broker::Broker;
 use crate::directory::Entry;
 use crate::refresh::Want;
@@ -59,15 +60,17 @@ impl Schedule {
     }
 }
 
+/// When in its life a token is refreshed ahead of expiry: at the percentage, less up to a tenth of its life at random.
+fn ahead(lifetime: Duration, percent: u32, rng: &dyn Rng) -> Duration {
+    (lifetime * percent / 100).saturating_sub(upto(lifetime / 10, rng))
+}
+
 impl Broker {
     /// Plans the refresh of a token ahead of its expiry, with jitter, so that tokens that were got together are not
     /// refreshed together.
     pub(crate) fn plan_ahead(&self, entry: &Entry, live: &LiveToken) {
         let Some(lifetime) = live.life() else { return };
-        let ahead = lifetime * self.settings().refresh_ahead_percent / 100;
-        let spread = u64::try_from((lifetime / 10).as_millis()).unwrap_or(0);
-        let jitter = Duration::from_millis(self.rng().below(spread + 1));
-        let at = live.issued_at + ahead.saturating_sub(jitter);
+        let at = live.issued_at + ahead(lifetime, self.settings().refresh_ahead_percent, self.rng());
         self.schedule().push(at, entry.tenant.clone(), entry.id.clone(), Due::Ahead);
     }
 
@@ -116,5 +119,43 @@ impl Broker {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenward_types::{Clock, ManualClock, SeededRng};
+
+    use super::*;
+
+    /// 10,000 connections whose tokens were issued in the same second, over ten generations: no second has more than a few
+    /// times its share, the first generation included.
+    #[test]
+    fn tokens_that_were_issued_together_are_not_refreshed_together() {
+        const CONNECTIONS: u32 = 10_000;
+        let (rng, schedule) = (SeededRng::new(5), Schedule::default());
+        let clock = ManualClock::new(Timestamp::from_secs(1_000_000));
+        let lifetime = Duration::from_secs(1800);
+        let tenant = TenantId::parse("acme").unwrap();
+        let plan = |id: &ConnectionId, now: Timestamp| {
+            schedule.push(now + ahead(lifetime, 75, &rng), tenant.clone(), id.clone(), Due::Ahead);
+        };
+        for n in 0..CONNECTIONS {
+            plan(&ConnectionId::parse(&format!("con_{n}")).unwrap(), clock.now());
+        }
+        let (mut busiest, mut refreshes) = (0, 0);
+        while refreshes < 10 * CONNECTIONS {
+            clock.advance(Duration::from_secs(1));
+            let mut in_this_second = 0;
+            while let Some((_, id, due)) = schedule.pop(clock.now()) {
+                assert_eq!(due, Due::Ahead);
+                in_this_second += 1;
+                plan(&id, clock.now());
+            }
+            busiest = busiest.max(in_this_second);
+            refreshes += in_this_second;
+        }
+        // A tenth of the life is 180 seconds.
+        assert!(busiest < 2 * CONNECTIONS / 180, "{busiest} in one second");
     }
 }

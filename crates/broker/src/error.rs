@@ -68,7 +68,7 @@ reasons! {
     GrantSuspect = "GRANT_SUSPECT",
     /// The provider does not answer as it should.
     ProviderUnavailable = "PROVIDER_UNAVAILABLE",
-    /// The provider throttles this OAuth client.
+    /// The provider throttles this OAuth client, or more have to be refreshed than it may be asked for.
     ProviderRateLimited = "PROVIDER_RATE_LIMITED",
     /// The provider refuses the OAuth client's credentials.
     OAuthClientMisconfigured = "OAUTH_CLIENT_MISCONFIGURED",

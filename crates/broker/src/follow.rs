@@ -78,7 +78,6 @@ pub(crate) struct Following {
     reading: Mutex<Reading>,
     callers: OnceLock<Arc<dyn Callers>>,
     reloading_blocked: Mutex<()>,
-    live_replicas: AtomicU64,
 }
 
 impl Following {
@@ -91,7 +90,6 @@ impl Following {
             reading: Mutex::new(Reading { cursor, looked_at: 0, failure: None }),
             callers: OnceLock::new(),
             reloading_blocked: Mutex::default(),
-            live_replicas: AtomicU64::new(1),
         }
     }
 }
@@ -136,7 +134,7 @@ impl Broker {
 
     /// How many servers work on the database, this one included, as of the last report.
     pub fn live_replicas(&self) -> u64 {
-        self.following().live_replicas.load(Ordering::Relaxed).max(1)
+        self.replicas().into()
     }
 
     /// Whether memory may answer: a load and a comparison.
@@ -430,7 +428,7 @@ impl Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let live = self.storage().report_replica(&replica, LIVE_WITHIN).await?;
-        self.following().live_replicas.store(live, Ordering::Relaxed);
+        self.set_replicas(u32::try_from(live).unwrap_or(u32::MAX));
         self.metrics().replicas.set(i64::try_from(live).unwrap_or(i64::MAX));
         Ok(())
     }

@@ -93,7 +93,9 @@ impl Broker {
             }
             left -= 1;
             self.metrics().cache_misses.inc();
-            match self.refresh(&entry.tenant, &entry.id, want).await {
+            let refresh = self.refresh(&entry.tenant, &entry.id, want);
+            let client = entry.oauth_client.as_ref();
+            match self.patiently(&entry.tenant, &entry.id, client, refresh).await {
                 Ok(live) => brought = Some(live),
                 Err(error) if is_about_refreshing(error.reason) => failed = Some(error),
                 Err(error) => return Err(error),

@@ -29,6 +29,31 @@ pub struct ConnectionLabels {
     pub state: &'static str,
 }
 
+/// Labels of the lines in front of providers.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QueueLabels {
+    /// The OAuth client.
+    pub oauth_client: String,
+    /// What the calls are for.
+    pub turn: &'static str,
+}
+
+/// Labels of a pause.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PauseLabels {
+    /// The OAuth client.
+    pub oauth_client: String,
+    /// Why its calls pause.
+    pub cause: &'static str,
+}
+
+/// Labels of a look at an idle connection.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CheckLabels {
+    /// What came of it.
+    pub outcome: &'static str,
+}
+
 /// Labels of an alert.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct AlertLabels {
@@ -68,6 +93,14 @@ pub struct Metrics {
     pub rotation_to_durable: Histogram,
     /// Servers on the database.
     pub replicas: Gauge,
+    /// Calls that wait for their turn, by OAuth client and by what they are for.
+    pub provider_queue: Family<QueueLabels, Gauge>,
+    /// How long calls that had to wait for their turn did, in seconds.
+    pub provider_wait_seconds: Histogram,
+    /// Whether the calls of an OAuth client pause, and why.
+    pub client_paused: Family<PauseLabels, Gauge>,
+    /// Looks at idle connections by outcome.
+    pub idle_checks: Family<CheckLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -98,6 +131,10 @@ impl Metrics {
                 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
             ]),
             replicas: Gauge::default(),
+            provider_queue: Family::default(),
+            provider_wait_seconds: Histogram::new([0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            client_paused: Family::default(),
+            idle_checks: Family::default(),
             registry: Arc::default(),
         };
         registry.register("cache_hits", "GetToken calls answered from memory", metrics.cache_hits.clone());
@@ -135,8 +172,21 @@ impl Metrics {
             metrics.rotation_to_durable.clone(),
         );
         registry.register("replicas", "Servers on the database", metrics.replicas.clone());
+        metrics.register_calls(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    fn register_calls(&self, registry: &mut Registry) {
+        registry.register("provider_queue", "Calls that wait for their turn", self.provider_queue.clone());
+        let waits = self.provider_wait_seconds.clone();
+        registry.register("provider_wait_seconds", "Waits of calls that had to", waits);
+        registry.register(
+            "oauth_client_paused",
+            "1 while calls of a client pause",
+            self.client_paused.clone(),
+        );
+        registry.register("idle_checks", "Looks at idle connections by outcome", self.idle_checks.clone());
     }
 
     /// Adds further metrics, such as those of the listeners.

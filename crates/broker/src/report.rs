@@ -9,6 +9,8 @@ use tokenward_types::{ConnectionId, Fingerprint, Principal, TenantId};
 
 use crate::Error;
 use crate::broker::Broker;
+use crate::callers::PATIENCE;
+use crate::line::Turn;
 use crate::refresh::Want;
 use crate::select::denied;
 
@@ -97,12 +99,15 @@ impl Broker {
         let Some(entry) = self.directory().connection(tenant, connection) else {
             return ReportOutcome::Superseded;
         };
-        let live = match entry.snapshot().live.clone() {
-            Some(live) => live,
-            None => match self.refresh(tenant, connection, Want::Ttl(Duration::ZERO)).await {
+        let known = entry.snapshot().live.clone();
+        let live = if let Some(live) = known {
+            live
+        } else {
+            let refresh = self.refresh(tenant, connection, Want::Ttl(Duration::ZERO));
+            match self.patiently(tenant, connection, row.oauth_client.as_ref(), refresh).await {
                 Ok(live) => live,
                 Err(_) => return ReportOutcome::Unverified,
-            },
+            }
         };
         if live.fingerprint != *fingerprint {
             return ReportOutcome::Superseded;
@@ -114,7 +119,9 @@ impl Broker {
         let Ok(client) = self.client(client).await else { return ReportOutcome::Unverified };
         if client.provider.info().introspection {
             let Ok(credentials) = client.first_credentials() else { return ReportOutcome::Unverified };
-            let Ok(permit) = client.guard.admit(&client.client.id, self.now()) else {
+            // Whoever reports waits, but so may anybody who reports for nothing: callers who want a token come first.
+            let admitted = self.admit(&client, tenant, connection, Turn::Doubt);
+            let Ok(Ok(permit)) = tokio::time::timeout(PATIENCE, admitted).await else {
                 return ReportOutcome::Unverified;
             };
             match client.provider.introspect(&credentials, &live.access_token, TokenHint::AccessToken).await {
@@ -137,7 +144,8 @@ impl Broker {
                 }
             }
         }
-        match self.refresh_surely(tenant, connection, Want::NewerThan(live.issued_at)).await {
+        let refresh = self.refresh_surely(tenant, connection, Want::NewerThan(live.issued_at));
+        match self.patiently(tenant, connection, row.oauth_client.as_ref(), refresh).await {
             Ok(_) => ReportOutcome::Replaced,
             Err(_) => ReportOutcome::Unverified,
         }

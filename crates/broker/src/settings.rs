@@ -43,6 +43,8 @@ pub struct Settings {
     pub report_interval: Duration,
     /// How long tokens in memory are given out while the database is away.
     pub max_stale: Duration,
+    /// How often a connection that nobody asks for is looked at; zero for never.
+    pub idle_check_interval: Duration,
     /// Names this process in leases: no other may ever have the same.
     pub server_id: String,
     /// Host and process, for people.
@@ -71,6 +73,7 @@ impl Settings {
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
             max_stale: Duration::from_secs(600),
+            idle_check_interval: Duration::from_secs(24 * 3600),
             server_id: "server".to_owned(),
             server_description: String::new(),
         }

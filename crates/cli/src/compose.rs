@@ -208,6 +208,7 @@ fn settings(config: &Config, public_url: Url, server_id: String) -> Settings {
         max_cached_data_keys: broker.max_cached_data_keys,
         report_interval: broker.report_interval,
         max_stale: broker.max_stale,
+        idle_check_interval: broker.idle_check_interval,
         server_id,
         server_description: process::describe(),
         ..Settings::new(public_url)

@@ -111,6 +111,10 @@ impl Config {
         ] {
             check_range(problems, &format!("broker.{option}"), value, least, most);
         }
+        if !broker.idle_check_interval.is_zero() {
+            let at = "broker.idle_check_interval";
+            check_range(problems, at, broker.idle_check_interval, 10 * minute, 30 * day);
+        }
         if !(10..=95).contains(&broker.refresh_ahead_percent) {
             problems.add("broker.refresh_ahead_percent", "must be 10 to 95");
         }

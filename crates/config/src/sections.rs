@@ -359,6 +359,9 @@ pub struct Broker {
     pub report_interval: Duration,
     /// Where results wait while the database is away; see [`Config::journal_dir`].
     pub journal_dir: Option<PathBuf>,
+    /// How often a connection that nobody asks for is looked at; zero for never.
+    #[serde(with = "duration")]
+    pub idle_check_interval: Duration,
 }
 
 impl Default for Broker {
@@ -381,6 +384,7 @@ impl Default for Broker {
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
             journal_dir: None,
+            idle_check_interval: Duration::from_hours(24),
         }
     }
 }

@@ -35,6 +35,10 @@ struct Config {
     grace_period: Option<Duration>,
     #[serde(with = "duration")]
     default_token_lifetime: Duration,
+    calls_per_second: u32,
+    call_burst: u32,
+    #[serde(with = "duration::option")]
+    refresh_token_idle_lifetime: Option<Duration>,
     #[serde(with = "duration")]
     connect_timeout: Duration,
     #[serde(with = "duration")]
@@ -55,6 +59,9 @@ impl Default for Config {
             rotation: RotationMode::None,
             grace_period: None,
             default_token_lifetime: Duration::from_secs(1800),
+            calls_per_second: 0,
+            call_burst: 0,
+            refresh_token_idle_lifetime: None,
             connect_timeout: default_connect_timeout(),
             timeout: default_timeout(),
             allow_http: false,
@@ -82,6 +89,8 @@ fn prepare(section: &Section, context: &ProviderContext) -> Result<Prepared<Arc<
     }
     let rotation = check.rotation(config.rotation, config.grace_period);
     let default_token_lifetime = check.token_lifetime(config.default_token_lifetime);
+    let call_rate = check.call_rate(config.calls_per_second, config.call_burst);
+    let refresh_token_idle_lifetime = check.idle_lifetime(config.refresh_token_idle_lifetime);
     let base_scopes = check.scopes("base_scopes", &["oauth".into()]);
     let (Some(name), Some(authorize), Some(base), true) = (name, authorize, base, check.is_clean()) else {
         return Err(check.into_problems());
@@ -100,6 +109,8 @@ fn prepare(section: &Section, context: &ProviderContext) -> Result<Prepared<Arc<
         default_token_lifetime,
         issuer: None,
         static_tokens: true,
+        call_rate,
+        refresh_token_idle_lifetime,
     };
     let endpoints = endpoints(authorize, &base, &config.api_version);
     let clock = context.clock.clone();

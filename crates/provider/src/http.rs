@@ -111,6 +111,8 @@ impl HttpClient {
             .https_only(!settings.allow_http)
             .redirect(Policy::none())
             .retry(reqwest::retry::never())
+            // With HTTP/2 all calls would share one connection, and slow answers would use up its streams.
+            .http1_only()
             .referer(false)
             .no_proxy()
             .pool_idle_timeout(POOL_IDLE)

@@ -28,7 +28,9 @@ pub use fields::Fields;
 pub use flow::{ClientAuthentication, Endpoints, OAuth2Flow, Success};
 pub use form::Form;
 pub use oauth2::oauth2;
-pub use provider::{AuthorizeRequest, ClientCredentials, Provider, ProviderInfo, Rotation, pkce_challenge};
+pub use provider::{
+    AuthorizeRequest, CallRate, ClientCredentials, Provider, ProviderInfo, Rotation, pkce_challenge,
+};
 
 /// What every provider is built with.
 #[derive(Clone, Debug)]

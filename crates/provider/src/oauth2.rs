@@ -44,6 +44,12 @@ struct Config {
     issuer: Option<String>,
     #[serde(default)]
     static_tokens: bool,
+    #[serde(default)]
+    calls_per_second: u32,
+    #[serde(default)]
+    call_burst: u32,
+    #[serde(default, with = "duration::option")]
+    refresh_token_idle_lifetime: Option<Duration>,
     #[serde(default = "default_connect_timeout", with = "duration")]
     connect_timeout: Duration,
     #[serde(default = "default_timeout", with = "duration")]
@@ -90,6 +96,8 @@ fn prepare(section: &Section, context: &ProviderContext) -> Result<Prepared<Arc<
     let revoke = optional("revoke_url", &config.revoke_url);
     let rotation = check.rotation(config.rotation, config.grace_period);
     let default_token_lifetime = check.token_lifetime(config.default_token_lifetime);
+    let call_rate = check.call_rate(config.calls_per_second, config.call_burst);
+    let refresh_token_idle_lifetime = check.idle_lifetime(config.refresh_token_idle_lifetime);
     let base_scopes = check.scopes("base_scopes", &config.base_scopes);
     if config.account_field.is_empty() {
         check.problem(
@@ -114,6 +122,8 @@ fn prepare(section: &Section, context: &ProviderContext) -> Result<Prepared<Arc<
         default_token_lifetime,
         issuer: config.issuer,
         static_tokens: config.static_tokens,
+        call_rate,
+        refresh_token_idle_lifetime,
     };
     let endpoints = Endpoints { authorize, token, introspect, revoke };
     let authentication = match config.token_auth_method {

@@ -10,8 +10,12 @@ use url::Url;
 
 use crate::answer::MAX_LIFETIME;
 use crate::http::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, HttpSettings};
-use crate::provider::Rotation;
+use crate::provider::{CallRate, Rotation};
 
+/// The highest rate that can be told from no limit at all.
+const MAX_CALLS: u32 = 100_000;
+/// A refresh token that dies sooner when it is not used cannot be kept alive by looking after it once in a while.
+const MIN_IDLE_LIFETIME: Duration = Duration::from_mins(10);
 /// The longest call timeout that makes sense for a token endpoint.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -163,6 +167,29 @@ impl<'a> Checker<'a> {
             (RotationMode::None | RotationMode::Strict, None) => {}
         }
         if mode == RotationMode::Strict { Rotation::Strict } else { Rotation::None }
+    }
+
+    /// `calls_per_second` and `call_burst`: 0 for no limit, and for a second's worth.
+    pub fn call_rate(&mut self, per_second: u32, burst: u32) -> Option<CallRate> {
+        if per_second > MAX_CALLS {
+            self.problem("calls_per_second", "must be 0 (no limit) to 100000");
+        }
+        if burst > MAX_CALLS {
+            self.problem("call_burst", "must be 0 (as many as calls_per_second) to 100000");
+        }
+        if per_second == 0 && burst > 0 {
+            self.problem("call_burst", "only goes with calls_per_second");
+        }
+        let burst = if burst == 0 { per_second } else { burst };
+        (per_second > 0).then_some(CallRate { per_second, burst })
+    }
+
+    /// `refresh_token_idle_lifetime`.
+    pub fn idle_lifetime(&mut self, lifetime: Option<Duration>) -> Option<Duration> {
+        if lifetime.is_some_and(|lifetime| lifetime < MIN_IDLE_LIFETIME || lifetime > MAX_LIFETIME) {
+            self.problem("refresh_token_idle_lifetime", "must be at least 10m and at most 10 years");
+        }
+        lifetime
     }
 
     /// `default_token_lifetime`.

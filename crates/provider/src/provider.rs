@@ -37,6 +37,19 @@ pub struct ProviderInfo {
     pub issuer: Option<String>,
     /// Whether tokens without expiry and refresh can be stored for it.
     pub static_tokens: bool,
+    /// How many calls each OAuth client makes at the most; `None` for no limit of ours.
+    pub call_rate: Option<CallRate>,
+    /// How long a refresh token lives that is not used, where the vendor lets it die.
+    pub refresh_token_idle_lifetime: Option<Duration>,
+}
+
+/// How many calls may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallRate {
+    /// Calls per second in the long run, at least one.
+    pub per_second: u32,
+    /// Calls at once after a silence, at least one.
+    pub burst: u32,
 }
 
 /// What happens to a refresh token that is used.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokenward_plugin::{Problems, Registry, Section};
-use tokenward_provider::{AuthorizeRequest, ClientCredentials, Provider, ProviderContext, Rotation, oauth2};
+use tokenward_provider::{
+    AuthorizeRequest, CallRate, ClientCredentials, Provider, ProviderContext, Rotation, oauth2,
+};
 use tokenward_testkit::provider::{ScriptedVendor, Step};
 use tokenward_types::{Scopes, SecretString, SystemClock};
 
@@ -49,6 +51,7 @@ async fn the_defaults_are_those_of_the_documentation() {
     assert!(info.pkce && !info.can_narrow && !info.introspection && !info.revocation && !info.static_tokens);
     assert_eq!((info.rotation, info.default_token_lifetime), (Rotation::None, Duration::from_secs(3600)));
     assert!(info.base_scopes.is_empty() && info.issuer.is_none());
+    assert_eq!((info.call_rate, info.refresh_token_idle_lifetime), (None, None));
     assert_eq!(provider.call_timeout(), Duration::from_secs(10));
 }
 
@@ -61,6 +64,7 @@ async fn every_option_is_taken() {
             "account_name_field": "account_name", "token_auth_method": "client_secret_basic", "pkce": false,
             "base_scopes": ["openid"], "rotation": "grace", "grace_period": "30s", "default_token_lifetime": "10m",
             "issuer": "https://vendor.example", "static_tokens": true, "connect_timeout": "1s", "timeout": "5s",
+            "calls_per_second": 20, "call_burst": 40, "refresh_token_idle_lifetime": "90days",
         }),
     );
     let provider = build_now(values).await.unwrap();
@@ -72,6 +76,11 @@ async fn every_option_is_taken() {
     assert_eq!(info.base_scopes, Scopes::new(["openid"]).unwrap());
     assert_eq!(info.issuer.as_deref(), Some("https://vendor.example"));
     assert_eq!(provider.call_timeout(), Duration::from_secs(5));
+    assert_eq!(info.call_rate, Some(CallRate { per_second: 20, burst: 40 }));
+    assert_eq!(info.refresh_token_idle_lifetime, Some(Duration::from_secs(90 * 24 * 3600)));
+    let rated = with(required("https://vendor.example"), json!({"calls_per_second": 5}));
+    let rate = build_now(rated).await.unwrap().info().call_rate;
+    assert_eq!(rate, Some(CallRate { per_second: 5, burst: 5 }), "a second's worth at once");
     let strict = with(required("https://vendor.example"), json!({"rotation": "strict"}));
     assert_eq!(build_now(strict).await.unwrap().info().rotation, Rotation::Strict);
 }
@@ -82,7 +91,7 @@ async fn all_problems_are_told_at_once() {
         "authorize_url": "http://vendor.example/authorize", "token_url": "https://user:hunter2@vendor.example/token",
         "introspect_url": "https://10.0.0.1/introspect", "revoke_url": "not a url", "account_field": "",
         "rotation": "strict", "grace_period": "30s", "default_token_lifetime": "1s", "connect_timeout": "20s",
-        "base_scopes": ["a b"], "ca_file": "/absent.pem",
+        "base_scopes": ["a b"], "ca_file": "/absent.pem", "call_burst": 5, "refresh_token_idle_lifetime": "1s",
     });
     let problems = build_now(values).await.err().expect("it cannot be built");
     let named: Vec<_> =
@@ -96,10 +105,12 @@ async fn all_problems_are_told_at_once() {
             "authorize_url",
             "base_scopes",
             "ca_file",
+            "call_burst",
             "connect_timeout",
             "default_token_lifetime",
             "grace_period",
             "introspect_url",
+            "refresh_token_idle_lifetime",
             "revoke_url",
             "token_url",
         ]

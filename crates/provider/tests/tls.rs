@@ -1,4 +1,4 @@
-//! TLS and HTTP/2 as a real vendor speaks them: a private certificate authority, and what HTTP/2 logs.
+//! TLS as a real vendor speaks it: a private certificate authority, HTTP/2 on offer, and what the HTTP library logs.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::convert::Infallible;
@@ -109,7 +109,7 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn over_http_2_no_secret_is_logged_at_any_level() {
+async fn calls_share_no_connection_and_log_no_secret_at_any_level() {
     let logs = LogCapture::global();
     let (port, pem) = vendor("localhost").await;
     let ca_file = file(&pem);
@@ -117,10 +117,10 @@ async fn over_http_2_no_secret_is_logged_at_any_level() {
         let provider = provider(&format!("https://localhost:{port}"), Some(ca_file.path()), basic).await;
         let refresh_token = SecretString::from("c4n4ry-refresh");
         let answer = provider.refresh(&credentials(), &refresh_token).await.unwrap();
-        assert_eq!(answer.scopes.unwrap().to_string(), "HTTP/2.0", "the vendor was asked over HTTP/2");
+        assert_eq!(answer.scopes.unwrap().to_string(), "HTTP/1.1", "the vendor offers HTTP/2 too");
     }
     let logged = logs.text();
-    assert!(logged.contains("h2::"), "the HTTP/2 library does log");
+    assert!(logged.contains("hyper_util::"), "the HTTP library does log");
     let basic_secret = "aWQ6YzRuNHJ5"; // base64 of "id:c4n4ry"
     let leak = logged.lines().find(|line| line.contains("c4n4ry") || line.contains(basic_secret));
     assert_eq!(leak, None);

@@ -150,7 +150,7 @@ pub const fn lookup(reason: Reason) -> Row {
             Code::Unavailable,
             StatusCode::SERVICE_UNAVAILABLE,
             RETRY,
-            "The provider throttles the OAuth client. Wait and ask again.",
+            "The provider throttles the OAuth client, or more tokens have to be refreshed than it may be asked for. Wait and ask again.",
         ),
         Reason::OAuthClientMisconfigured => row(
             Code::FailedPrecondition,

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokenward_storage::{ClientSecretState, ConnectionKind, ConnectionState, TenantState};
+use tokenward_storage::{ClientSecretState, ConnectionKind, ConnectionState, PauseCause, TenantState};
 use tokenward_types::Scopes;
 
 use crate::error::Inconsistent;
@@ -33,6 +33,7 @@ macro_rules! words {
 words!(TenantState { Active = "active", Suspended = "suspended" });
 words!(ClientSecretState { Enabled = "enabled", Active = "active", Retired = "retired" });
 words!(ConnectionKind { OAuth = "oauth", Static = "static" });
+words!(PauseCause { RateLimited = "rate_limited", Credentials = "credentials", Unexpected = "unexpected" });
 words!(ConnectionState {
     Active = "active",
     Suspect = "suspect",

@@ -122,6 +122,18 @@ entity!(connections, "connections", {
     created_at: i64,
     updated_at: i64,
     version: i64,
+    next_check_at: Option<i64>,
+});
+
+entity!(call_budgets, "call_budgets", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    oauth_client_id: String,
+    spent_until: i64,
+    pause_number: i64,
+    pause_refusals: i32,
+    pause_cause: Option<String>,
+    pause_until: Option<i64>,
+    probe_until: Option<i64>,
 });
 
 entity!(attempts, "attempts", {

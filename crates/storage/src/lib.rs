@@ -11,11 +11,13 @@
 //! - Texts keep every character but U+0000, which callers refuse before they come here: PostgreSQL cannot store it.
 
 mod access;
+mod budget;
 mod change;
 mod connect;
 mod connection;
 mod context;
 mod error;
+mod idle;
 mod installation;
 mod oauth_client;
 mod page;
@@ -26,6 +28,7 @@ mod tenant;
 pub use access::{
     AccessRule, AccessRuleStore, BlockedPrincipal, IssuerKey, PrincipalStore, ScopeGrant, TenantSelector,
 };
+pub use budget::{BeginPause, BudgetStore, CallPause, PauseCause, ReserveCalls, Reserved};
 pub use change::{Change, ChangeCursor, ChangeStore, Changes, ConnectionMark, MAX_CHANGES};
 pub use connect::{
     ConnectAttempt, ConnectLink, ConnectStore, ConsumeOutcome, MAX_OPEN_ATTEMPTS, PendingGrant,
@@ -36,6 +39,7 @@ pub use connection::{
 };
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
+pub use idle::{CheckStore, DueCheck};
 pub use installation::{DataKeyRecord, InstallationStore, KekCheck, KeyStore, Mark, SchemaStatus};
 pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
 pub use page::{MAX_PAGE_SIZE, Page, PageRequest};
@@ -62,6 +66,8 @@ pub trait Storage:
     + PrincipalStore
     + ChangeStore
     + ReplicaStore
+    + BudgetStore
+    + CheckStore
 {
 }
 
@@ -77,5 +83,7 @@ impl<T> Storage for T where
         + PrincipalStore
         + ChangeStore
         + ReplicaStore
+        + BudgetStore
+        + CheckStore
 {
 }

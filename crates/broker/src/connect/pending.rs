@@ -267,7 +267,8 @@ impl Broker {
             // After 1, 2, 4, 8 … minutes: ever more rarely.
             waited > RESUME_AFTER && (waited.as_secs() / 60).is_power_of_two()
         };
-        for grant in grants.into_iter().filter(is_due) {
+        // All at once: one provider's slow answers delay no other's.
+        let resume = |grant: PendingGrant| async move {
             let (tenant, id) = (grant.tenant.clone(), grant.id.clone());
             let link = grant.link.as_ref().map(ToString::to_string).unwrap_or_default();
             match self.detached_resume(grant).await {
@@ -279,7 +280,8 @@ impl Broker {
                     tracing::warn!(tenant = %tenant, pending = id, %error, "a pending grant stays pending");
                 }
             }
-        }
+        };
+        futures::future::join_all(grants.into_iter().filter(is_due).map(resume)).await;
     }
 
     async fn detached_resume(&self, grant: PendingGrant) -> Result<Connection, Error> {

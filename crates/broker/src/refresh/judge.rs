@@ -235,8 +235,11 @@ impl Broker {
         }
         // What a restored database made a suspect was not called dead before.
         let is_first = current.state == ConnectionState::Active || is_restored(&current);
-        let deaths =
-            if is_first { client.guard.died(&row.tenant, &row.id, now) } else { client.guard.deaths(now) };
+        let deaths = if is_first {
+            client.gate.guard.died(&row.tenant, &row.id, now)
+        } else {
+            client.gate.guard.deaths(now)
+        };
         let confirmed = !is_first
             && all_tried
             && current.state == ConnectionState::Suspect
@@ -306,7 +309,7 @@ impl Broker {
     ) -> Result<bool, Error> {
         let id = &client.client.id;
         let mut deaths = deaths;
-        if !client.guard.succeeded_after(current.state_since) {
+        if !client.gate.guard.succeeded_after(current.state_since) {
             let suspects = ConnectionFilter {
                 oauth_client: Some(id.clone()),
                 state: Some(ConnectionState::Suspect),

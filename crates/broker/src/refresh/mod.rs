@@ -27,6 +27,7 @@ pub(crate) use record::expiry;
 pub(crate) use save::{Kept, Unsaved};
 
 use crate::broker::Broker;
+use crate::line::Turn;
 use crate::token::LiveToken;
 use crate::{Error, Reason};
 
@@ -41,6 +42,17 @@ pub(crate) enum Want {
     Confirm,
     /// It must be got now: an admin asked.
     Now,
+}
+
+impl Want {
+    /// What it is for, if nobody waits for it.
+    fn turn(self) -> Turn {
+        match self {
+            Self::Ttl(_) | Self::Now => Turn::Asked,
+            Self::NewerThan(_) => Turn::Ahead,
+            Self::Confirm => Turn::Doubt,
+        }
+    }
 }
 
 type Key = (TenantId, ConnectionId);
@@ -118,6 +130,17 @@ impl Broker {
 
     /// Joins the connection's refresh, or starts it. Dropping the result cancels nothing.
     pub(crate) fn refresh(&self, tenant: &TenantId, connection: &ConnectionId, want: Want) -> Flight {
+        self.refresh_in(tenant, connection, want, want.turn())
+    }
+
+    /// The same, with a place in the line in front of the provider that is not the usual one.
+    pub(crate) fn refresh_in(
+        &self,
+        tenant: &TenantId,
+        connection: &ConnectionId,
+        want: Want,
+        turn: Turn,
+    ) -> Flight {
         let key = (tenant.clone(), connection.clone());
         let mut flights = self.flights().0.lock();
         if let Some(flight) = flights.get(&key) {
@@ -126,7 +149,7 @@ impl Broker {
         let landing = Landing { broker: self.clone(), key: key.clone() };
         let task = self.spawn(async move {
             let started = landing.broker.clock().monotonic();
-            let result = landing.broker.run_refresh(&landing.key.0, &landing.key.1, want).await;
+            let result = landing.broker.run_refresh(&landing.key.0, &landing.key.1, want, turn).await;
             let took = landing.broker.clock().monotonic().since(started);
             landing.broker.metrics().refresh_seconds.observe(took.as_secs_f64());
             let result = result.map_err(|error| landing.broker.name_damage(&landing.key, error));

@@ -10,6 +10,7 @@ use tokenward_types::ProviderName;
 use super::Want;
 use crate::Error;
 use crate::broker::Broker;
+use crate::line::Turn;
 
 /// How many attempts are listed, oldest first; in any but the worst of times it is all there are.
 const LISTED: u32 = 500;
@@ -74,7 +75,7 @@ impl Broker {
         }
         // In memory, so that failures back off.
         self.tenant(tenant).await?;
-        drop(self.refresh(tenant, connection, Want::NewerThan(attempt.started_at)));
+        drop(self.refresh_in(tenant, connection, Want::NewerThan(attempt.started_at), Turn::Doubt));
         Ok(true)
     }
 

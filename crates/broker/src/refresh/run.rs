@@ -10,9 +10,11 @@ use tokenward_types::{ConnectionId, Monotonic, SecretString, TenantId};
 use super::Want;
 use super::record::Fresh;
 use super::restored::is_restored;
+use crate::backoff::backoff;
 use crate::broker::Broker;
 use crate::clients::ClientEntry;
-use crate::guard::{Permit, backoff};
+use crate::guard::Permit;
+use crate::line::Turn;
 use crate::metrics::RefreshLabels;
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
@@ -43,10 +45,11 @@ impl Broker {
         tenant: &TenantId,
         id: &ConnectionId,
         want: Want,
+        turn: Turn,
     ) -> Result<Arc<LiveToken>, Error> {
         // As long as a lease may be held by a process that died.
         let patience = self.settings().lease + Duration::from_secs(2);
-        let started = self.clock().monotonic();
+        let mut started = self.clock().monotonic();
         let mut rounds = 0;
         loop {
             while self.unsaved().contains(tenant, id) && self.clock().monotonic().since(started) < patience {
@@ -63,7 +66,10 @@ impl Broker {
                 continue;
             }
             let client = self.client_of(&row).await?;
-            let permit = client.guard.admit(&client.client.id, self.now())?;
+            let asked = self.clock().monotonic();
+            let permit = self.admit(&client, tenant, id, turn).await?;
+            // Standing in line costs no patience.
+            started = started + self.clock().monotonic().since(asked);
             if let Some(result) = self.try_secrets(&row, &client, &permit).await? {
                 return Ok(result);
             }
@@ -407,12 +413,12 @@ impl Broker {
     pub(super) fn note_failure(&self, row: &Connection, error: Error, wait: Option<Duration>) -> Error {
         let settings = self.settings();
         let entry = self.directory().connection(&row.tenant, &row.id);
-        let tries = entry
+        let previous = entry
             .as_ref()
-            .and_then(|entry| entry.snapshot().failing.as_ref().map(|failing| failing.tries))
-            .unwrap_or(0);
-        let wait =
-            wait.unwrap_or_else(|| backoff(settings.backoff_base, settings.backoff_max, tries, self.rng()));
+            .and_then(|entry| entry.snapshot().failing.as_ref().map(|failing| failing.wait))
+            .unwrap_or_default();
+        let wait = wait
+            .unwrap_or_else(|| backoff(settings.backoff_base, settings.backoff_max, previous, self.rng()));
         let error = error
             .with("connection_id", row.id.as_str())
             .with("account_id", row.account.as_str())
@@ -421,8 +427,7 @@ impl Broker {
             let until = self.now() + wait;
             entry.update(|snapshot| {
                 let error = error.clone();
-                snapshot.failing =
-                    Some(Arc::new(crate::directory::Failing { error, until, tries: tries + 1 }));
+                snapshot.failing = Some(Arc::new(crate::directory::Failing { error, until, wait }));
             });
             self.plan_retry(&entry, until);
         }

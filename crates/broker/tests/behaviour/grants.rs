@@ -110,6 +110,7 @@ async fn a_wrong_client_secret_marks_no_grant_dead() {
         assert_eq!(world.ask(ask).await.unwrap_err().reason, Reason::OAuthClientMisconfigured);
     }
     assert_eq!(world.refreshes() - before, 1, "the breaker stopped the others");
+    world.let_pause_pass().await;
     world.advance(secs(3600));
     for connection in &connections {
         let ask = Ask { connection: connection.id.as_str(), scopes: &[READ], ..Ask::default() };
@@ -184,6 +185,7 @@ async fn throttling_pauses_the_client_and_one_probe_ends_it() {
         assert_eq!(error.retry_after, Some(secs(20)));
     }
     assert_eq!(world.refreshes() - before, 1);
+    world.let_pause_pass().await;
     world.advance(secs(20));
     for connection in [&first, &second] {
         let ask = Ask { connection: connection.id.as_str(), scopes: &[READ], ..Ask::default() };

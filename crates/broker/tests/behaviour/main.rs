@@ -6,5 +6,7 @@ mod connect;
 mod following;
 mod get_token;
 mod grants;
+mod herds;
+mod idle;
 mod selection;
 mod world;

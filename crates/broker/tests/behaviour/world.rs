@@ -9,7 +9,9 @@ use tokenward_broker::{Actor, Broker, Error, Metrics, Parts, RuntimeTimer, Setti
 use tokenward_hubspot_sim::{ClockKind, GrantRequest, HubspotSim, RunningSim, SimConfig, SimHandle};
 use tokenward_plugin::Section;
 use tokenward_provider::ProviderContext;
-use tokenward_storage::{Connection, ScopeGrant, Storage, StorageContext, TenantSelector, TenantState};
+use tokenward_storage::{
+    BeginPause, Connection, ScopeGrant, Storage, StorageContext, TenantSelector, TenantState,
+};
 use tokenward_types::{
     AccessRuleId, ConnectionId, ManualClock, OAuthClientId, Principal, ProviderName, RequestId, Scopes,
     SecretString, SeededRng, TenantId, Timestamp,
@@ -228,6 +230,25 @@ impl World {
     /// A broker on another database.
     pub(crate) async fn broker_on(&self, storage: &Arc<dyn Storage>, key: &str) -> Result<Broker, Error> {
         broker(storage, &self.clock, key, &self.provider, |_| {}).await
+    }
+
+    /// A second server on the same database.
+    pub(crate) async fn another_server(&self, tune: impl FnOnce(&mut Settings)) -> Broker {
+        self.another(tune).await.unwrap()
+    }
+
+    /// Waits until the pause of the client is in the database, and lets it pass there too: the database has a clock of
+    /// its own.
+    pub(crate) async fn let_pause_pass(&self) {
+        let pause = loop {
+            if let Some(pause) = self.storage.list_pauses().await.unwrap().pop() {
+                break pause;
+            }
+            tokio::task::yield_now().await;
+        };
+        self.storage.end_pause(&pause.oauth_client, pause.number).await.unwrap();
+        let over = BeginPause { cause: pause.cause, length: Duration::ZERO, refusals: pause.refusals };
+        self.storage.pause_calls(&pause.oauth_client, &over).await.unwrap().unwrap();
     }
 
     /// A broker on the same database with another key.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokenward_broker::{Broker, Place};
 use tokenward_storage::{
-    AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BlockedPrincipal, ChangeCursor,
-    ChangeStore, Changes, ClientSecretRecord, CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore,
-    Connection, ConnectionFilter, ConnectionKind, ConnectionMark, ConnectionState, ConnectionStore, Consent,
-    ConsumeOutcome, DataKeyRecord, InstallationStore, IssuerKey, KekCheck, KeyStore, LiveReplica, Mark,
-    OAuthClient, OAuthClientStore, Page, PageRequest, PendingGrant, PrincipalStore, RefreshCommit,
-    RefreshStore, Replica, ReplicaStore, Result, Revocation, SchemaStatus, Spare, StateChange, Storage,
-    StorageError, StorageErrorKind, Tenant, TenantStore, Version,
+    AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BeginPause, BlockedPrincipal,
+    BudgetStore, CallPause, ChangeCursor, ChangeStore, Changes, CheckStore, ClientSecretRecord,
+    CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore, Connection, ConnectionFilter, ConnectionKind,
+    ConnectionMark, ConnectionState, ConnectionStore, Consent, ConsumeOutcome, DataKeyRecord, DueCheck,
+    InstallationStore, IssuerKey, KekCheck, KeyStore, LiveReplica, Mark, OAuthClient, OAuthClientStore, Page,
+    PageRequest, PendingGrant, PrincipalStore, RefreshCommit, RefreshStore, Replica, ReplicaStore,
+    ReserveCalls, Reserved, Result, Revocation, SchemaStatus, Spare, StateChange, Storage, StorageError,
+    StorageErrorKind, Tenant, TenantStore, Version,
 };
 use tokenward_types::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, OAuthClientId, Principal, ProviderName, TenantId,
@@ -197,6 +198,19 @@ plain! {
         fn read_changes(after: &ChangeCursor) -> Changes;
         fn prune_changes(keep: Duration) -> u64;
         fn list_connection_marks(page: &PageRequest) -> Page<ConnectionMark>;
+    }
+    BudgetStore {
+        fn reserve_calls(client: &OAuthClientId, ask: &ReserveCalls) -> Reserved;
+        fn pause_calls(client: &OAuthClientId, pause: &BeginPause) -> Option<CallPause>;
+        fn claim_probe(client: &OAuthClientId, number: i64, hold: Duration) -> bool;
+        fn release_probe(client: &OAuthClientId, number: i64) -> ();
+        fn end_pause(client: &OAuthClientId, number: i64) -> ();
+        fn list_pauses() -> Vec<CallPause>;
+    }
+    CheckStore {
+        fn list_due_checks(limit: u32) -> Vec<DueCheck>;
+        fn claim_check(tenant: &TenantId, connection: &ConnectionId, due: Option<i64>, next: Duration) -> bool;
+        fn plan_check(tenant: &TenantId, connection: &ConnectionId, next: Duration) -> ();
     }
     ReplicaStore {
         fn report_replica(replica: &Replica, within: Duration) -> u64;

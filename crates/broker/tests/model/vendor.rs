@@ -136,6 +136,8 @@ pub(crate) fn info(mode: Mode) -> ProviderInfo {
             _ => Rotation::Grace(Duration::from_hours(1)),
         },
         default_token_lifetime: Duration::from_mins(30),
+        call_rate: None,
+        refresh_token_idle_lifetime: None,
         issuer: None,
         static_tokens: false,
     }

@@ -147,7 +147,8 @@ impl Services {
             seen: Arc::clone(&self.seen),
             waiting: self.waiting.clone(),
         });
-        let service = TokenServiceServer::from_arc(Arc::clone(&tokens)).max_decoding_message_size(MAX_MESSAGE);
+        let service =
+            TokenServiceServer::from_arc(Arc::clone(&tokens)).max_decoding_message_size(MAX_MESSAGE);
         let calls = self.finish(Routes::new(service), reflection, SERVICE_NAMES, max_calls)?;
         Ok(calls.with_tokens(tokens))
     }

@@ -1,7 +1,7 @@
 //! The installation's mark: how a server notices that the database was put back to an earlier state.
 
-use sea_orm::sea_query::Query;
 use sea_orm::DbErr;
+use sea_orm::sea_query::Query;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
 
 use super::schema::{Schema, big, int, required};

@@ -11,6 +11,7 @@
 
 mod m0001_initial;
 mod m0002_changes;
+mod m0003_budgets;
 mod m0004_marks;
 mod schema;
 
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_initial::Migration),
             Box::new(m0002_changes::Migration),
+            Box::new(m0003_budgets::Migration),
             Box::new(m0004_marks::Migration),
         ]
     }

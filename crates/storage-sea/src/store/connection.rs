@@ -24,8 +24,8 @@ const MAX_OF_TENANT: u64 = 1000;
 const MAX_OF_ACCOUNT: u64 = 100;
 
 /// A connection's row, and what the database's clock said when it was read.
-struct ConnectionRow {
-    model: connections::Model,
+pub(super) struct ConnectionRow {
+    pub(super) model: connections::Model,
     db_now: i64,
 }
 
@@ -106,13 +106,21 @@ pub(super) fn account_lock(provider: &ProviderName, account: &AccountId) -> Stri
 impl<C: ConnectionTrait> Session<C> {
     /// The connections that a query finds.
     pub(super) async fn connections(&self, select: Select<connections::Entity>) -> Result<Vec<Connection>> {
+        self.connection_rows(select).await?.into_iter().map(|row| self.convert(row)).collect()
+    }
+
+    /// Their rows.
+    pub(super) async fn connection_rows(
+        &self,
+        select: Select<connections::Entity>,
+    ) -> Result<Vec<ConnectionRow>> {
         let backend = self.conn.get_database_backend();
         let statement = select.expr_as(dialect::now_micros(backend), "db_now").build(backend);
         let rows = self.check(self.conn.query_all_raw(statement).await)?;
         rows.iter()
             .map(|row| {
                 let model = self.check(connections::Model::from_query_result(row, ""))?;
-                self.convert(ConnectionRow { model, db_now: self.check(row.try_get("", "db_now"))? })
+                Ok(ConnectionRow { model, db_now: self.check(row.try_get("", "db_now"))? })
             })
             .collect()
     }

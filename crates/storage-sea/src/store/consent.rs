@@ -79,6 +79,7 @@ fn new_row(consent: &Consent) -> connections::Model {
         created_at: now,
         updated_at: now,
         version: 1,
+        next_check_at: None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The storage traits, a file per aggregate.
 
 mod access;
+mod budget;
 mod change;
 mod connect;
 mod connection;
 mod consent;
+mod idle;
 mod installation;
 mod keys;
 mod oauth_client;

@@ -274,6 +274,36 @@ macro_rules! storage_conformance {
                 replicas_that_were_silent_for_long_are_forgotten,
                 of_a_hundred_replicas_that_report_at_once_all_count,
             }
+            budgets {
+                calls_are_reserved_up_to_the_burst,
+                fewer_calls_are_reserved_where_there_is_no_room_for_all,
+                without_room_a_reservation_says_how_long_to_wait,
+                room_comes_back_by_the_databases_clock,
+                of_a_hundred_reservations_at_once_the_burst_gets_through,
+                clients_have_room_of_their_own,
+                an_absent_client_has_no_room,
+                a_reservation_tells_the_pause,
+                a_pause_keeps_every_field,
+                a_pause_that_goes_on_has_the_next_number_and_ends_no_earlier,
+                a_pause_of_an_absent_client_is_none,
+                while_a_pause_lasts_no_probe_is_claimed,
+                of_a_hundred_probes_at_once_one_is_claimed,
+                a_claimed_probe_lapses_by_the_databases_clock,
+                a_released_probe_is_claimed_again,
+                a_pause_that_goes_on_has_a_probe_of_its_own,
+                an_ended_pause_is_gone,
+                pauses_are_listed_in_order_of_their_clients,
+                deleting_a_client_takes_its_budget,
+            }
+            checks {
+                connections_without_a_plan_are_due_first_then_the_longest_due,
+                a_check_is_due_by_the_databases_clock,
+                only_active_connections_by_oauth_are_due,
+                a_check_on_a_stale_plan_is_not_claimed,
+                of_a_hundred_claims_of_a_check_at_once_one_wins,
+                a_plan_leaves_the_connection_as_it_is,
+                checks_of_absent_connections_change_nothing,
+            }
             isolation {
                 a_tenant_cannot_read_the_rows_of_another,
                 a_tenant_cannot_list_the_rows_of_another,

@@ -2,7 +2,9 @@
 
 pub mod access;
 pub mod atomicity;
+pub mod budgets;
 pub mod changes;
+pub mod checks;
 pub mod client_secrets;
 pub mod connect_flow;
 pub mod connections;

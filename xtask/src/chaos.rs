@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 const PACKAGES: [&str; 3] = ["tokenward-cli", "tokenward-chaos", "tokenward-hubspot-sim"];
 
 /// Builds the release version, breaks everything around it for a while, and counts what was lost. Everything that is not
-/// listed here is for the harness: `cargo xtask chaos --help-options` shows what it takes.
+/// listed here is for the harness: `cargo xtask chaos --harness-help` shows what it takes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Build with this profile, such as `dev`.
@@ -21,7 +21,7 @@ pub(crate) struct Options {
 
     /// Show the harness's options.
     #[arg(long)]
-    help_options: bool,
+    harness_help: bool,
 
     /// Options of the harness, such as `--replicas 3 --seconds 600 --store mariadb --json`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
@@ -45,7 +45,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let program = workspace.target_dir()?.join(folder).join("tokenward-chaos");
     let mut chaos = shell::command(&program);
     chaos.args(["--commit", &commit(workspace)]);
-    if options.help_options {
+    if options.harness_help {
         chaos.arg("--help");
     }
     chaos.args(&options.more);

@@ -144,17 +144,14 @@ struct Caller {
 impl Caller {
     async fn work(mut self, stopped: tokio::sync::watch::Receiver<bool>) {
         while !*stopped.borrow() {
-            let connection = match self.pause {
-                Some(pause) => {
-                    // Between half of it and one and a half.
-                    let share = u32::try_from(self.random.below(1001)).unwrap_or(0) + 500;
-                    tokio::time::sleep(pause * share / 1000).await;
-                    self.random.below(self.connections.len())
-                }
-                None => {
-                    self.next += self.step;
-                    self.next % self.connections.len()
-                }
+            let connection = if let Some(pause) = self.pause {
+                // Between half of it and one and a half.
+                let share = u32::try_from(self.random.below(1001)).unwrap_or(0) + 500;
+                tokio::time::sleep(pause * share / 1000).await;
+                self.random.below(self.connections.len())
+            } else {
+                self.next += self.step;
+                self.next % self.connections.len()
             };
             let first = self.random.below(self.lines.len());
             let outcome = self.ask(connection, first).await;
@@ -206,6 +203,6 @@ impl Caller {
 
 /// As the stand-in's log names a token: the first 64 bits of its SHA-256.
 pub fn fingerprint(token: &str) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = sha256(token.as_bytes());
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let hash = sha256(token.as_bytes());
+    hash[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -214,13 +214,10 @@ impl Replica {
     /// When it does not come up, with the end of its log.
     pub async fn first_start(&self) -> Result<()> {
         let mut hands = self.hands.lock().await;
-        match tokio::time::timeout(2 * PATIENCE, self.bring_up(&mut hands)).await {
-            Ok(started) => started,
-            Err(_) => {
-                let log = end_of(&self.folder.join("tokenward.log"));
-                bail!("replica {} does not start:\n{log}", self.index)
-            }
+        if let Ok(started) = tokio::time::timeout(2 * PATIENCE, self.bring_up(&mut hands)).await {
+            return started;
         }
+        bail!("replica {} does not start:\n{}", self.index, end_of(&self.folder.join("tokenward.log")))
     }
 
     async fn answers(&self, process: &mut Process) -> bool {

@@ -80,7 +80,9 @@ pub async fn run(options: Options) -> Result<bool> {
         print!("{}", report.table());
     }
     let broken = report.broken();
-    broken.iter().for_each(|text| say(&format!("BROKEN: {text}; seed {seed}")));
+    for text in &broken {
+        say(&format!("BROKEN: {text}; seed {seed}"));
+    }
     Ok(broken.is_empty())
 }
 
@@ -175,7 +177,9 @@ impl Run<'_> {
             replica.scrape().await;
         }
         watchers.iter().for_each(JoinHandle::abort);
-        replicas.iter().for_each(|replica| replica.over());
+        for replica in replicas {
+            replica.over();
+        }
         let evidence = Evidence {
             options: self.options,
             seed: self.seed,

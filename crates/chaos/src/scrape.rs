@@ -75,7 +75,6 @@ pub fn quantile(processes: &[Values], name: &str, part: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use super::*;
 

@@ -158,7 +158,7 @@ mod tests {
     use crate::spans::Spans;
 
     /// A run in which account 7 got a token that was dropped on its way, and account 8 one that was not.
-    fn evidence<'a>(options: &'a Options, connections: &'a [Connection], fates: [Fate; 2]) -> Evidence<'a> {
+    fn evidence<'a>(options: &'a Options, connections: &'a [Connection], fates: &[Fate; 2]) -> Evidence<'a> {
         let entry = |seq: u64, hub_id, fault: &str| LogEntry {
             seq,
             at_ms: 1_000,
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    fn of(line: &str, fates: [Fate; 2]) -> Report {
+    fn of(line: &str, fates: &[Fate; 2]) -> Report {
         let options = Options::parse_from(line.split(' ')).effective().unwrap();
         let connection =
             |hub_id| Connection { tenant_id: format!("t{hub_id}"), connection_id: "c".to_owned(), hub_id };
@@ -207,17 +207,17 @@ mod tests {
 
     #[test]
     fn with_grace_every_lost_grant_could_have_been_kept() {
-        let report = of("x", [lost(), Fate::Kept(2)]);
+        let report = of("x", &[lost(), Fate::Kept(2)]);
         assert_eq!((report.grants_lost, report.unavoidable.total(), report.refreshes), (1, 0, 2));
         assert_eq!(report.broken().len(), 1);
     }
 
     #[test]
     fn with_a_strict_vendor_a_reply_lost_on_its_way_is_nobodys_fault_and_one_that_came_is() {
-        let excused = of("x --rotation strict", [lost(), Fate::Kept(2)]);
+        let excused = of("x --rotation strict", &[lost(), Fate::Kept(2)]);
         assert_eq!((excused.grants_lost, excused.unavoidable.lost_reply), (1, 1));
         assert_eq!(excused.broken(), Vec::<String>::new());
-        let at_fault = of("x --rotation strict", [lost(), lost()]);
+        let at_fault = of("x --rotation strict", &[lost(), lost()]);
         assert_eq!((at_fault.grants_lost, at_fault.unavoidable.total()), (2, 1));
         assert_eq!(at_fault.broken().len(), 1);
         assert!(at_fault.lost[0].contains("t8"), "those at fault come first: {:?}", at_fault.lost);
@@ -225,6 +225,6 @@ mod tests {
 
     #[test]
     fn a_connection_that_gives_out_another_accounts_token_is_lost() {
-        assert_eq!(of("x", [Fate::Kept(2), Fate::Kept(2)]).grants_lost, 1);
+        assert_eq!(of("x", &[Fate::Kept(2), Fate::Kept(2)]).grants_lost, 1);
     }
 }

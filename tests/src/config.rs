@@ -12,6 +12,7 @@ pub struct Settings {
     path: PathBuf,
     public_url: String,
     environment: Vec<(String, String)>,
+    journal_dir: PathBuf,
 }
 
 impl Settings {
@@ -28,6 +29,7 @@ impl Settings {
             path: folder.file("tokenward.toml"),
             public_url: public_url.clone(),
             environment: Vec::new(),
+            journal_dir: folder.file(&format!("journal-{port}")),
         };
         settings.values.insert("storage".into(), Value::Table(database.section()));
         settings
@@ -36,10 +38,17 @@ impl Settings {
             .set("listen.public.address", format!("127.0.0.1:{port}"))
             .set("log.format", "json")
             .set("server.shutdown_grace", "10s");
+        let journal = settings.journal_dir.display().to_string();
+        settings.set("broker.journal_dir", journal);
         for listener in ["service", "admin", "operations"] {
             settings.set(&format!("listen.{listener}.address"), "127.0.0.1:0");
         }
         settings
+    }
+
+    /// Where the server keeps results that the database could not take.
+    pub fn journal_dir(&self) -> &Path {
+        &self.journal_dir
     }
 
     /// Sets an option by its path, such as `broker.lease`.

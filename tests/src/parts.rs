@@ -26,6 +26,11 @@ pub fn postgres_url() -> Option<String> {
     part("TOKENWARD_TEST_POSTGRES_URL", "postgres")
 }
 
+/// The URL of a MariaDB user who may do everything.
+pub fn mariadb_url() -> Option<String> {
+    part("TOKENWARD_TEST_MARIADB_URL", "mariadb")
+}
+
 /// A Python with grpcio, its tools, and HubSpot's own client.
 pub fn python() -> Option<PathBuf> {
     part("TOKENWARD_TEST_PYTHON", "python").map(PathBuf::from)

@@ -31,13 +31,15 @@ enum May<'a> {
 fn may(name: &str) -> Option<May<'static>> {
     let traits_and = |others: &[&'static str]| May::Only([TRAITS, others].concat());
     let allowed = match name {
-        "types" | "api" | "hubspot-sim" => May::Only(vec![]),
+        "types" | "api" | "hubspot-sim" | "journal" => May::Only(vec![]),
         "storage" | "crypto" | "provider" | "plugin" => May::Only(vec!["types", "plugin"]),
         _ if is_backend(name) => traits_and(&["types"]),
         "auth" => May::Only(vec!["types"]),
         // Backends' sections and the list of problems.
         "config" => May::Only(vec!["types", "plugin"]),
-        "broker" | "testkit" => traits_and(&["types"]),
+        "testkit" => traits_and(&["types"]),
+        // A folder of files, which no other kind of journal stands in for.
+        "broker" => traits_and(&["types", "journal"]),
         "server" => traits_and(&["types", "api", "auth", "broker"]),
         "client" => May::Only(vec!["api"]),
         "tests" | "xtask" | "bench" | "chaos" => May::AllButBackends,

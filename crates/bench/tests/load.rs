@@ -49,7 +49,7 @@ async fn answers_come_in_the_order_of_the_calls_and_have_the_wanted_size() {
 #[tokio::test]
 async fn a_closed_loop_counts_answers_and_the_servers_time() {
     let address = echo_server(10);
-    let workload = Workload { address, calls: [call(address, ECHO_PATH, "hello", "hello")].into() };
+    let workload = Workload::new(address, [call(address, ECHO_PATH, "hello", "hello")].into()).await.unwrap();
     let run = closed_loop(&workload, closed(), std::process::id()).await.unwrap();
     assert!(run.outcome.calls > 0);
     assert_eq!(run.outcome.errors, 0, "{:?}", run.outcome.first_error);
@@ -57,33 +57,54 @@ async fn a_closed_loop_counts_answers_and_the_servers_time() {
 }
 
 #[tokio::test]
+async fn many_different_calls_each_get_their_own_answer() {
+    let address = echo_server(40_000);
+    let names: Vec<String> = (0..300).map(|number| format!("caller {number:03}")).collect();
+    let calls = names.iter().map(|name| call(address, ECHO_PATH, name, name.clone().leak()));
+    let workload = Workload::new(address, calls.collect()).await.unwrap();
+    let run = closed_loop(&workload, closed(), std::process::id()).await.unwrap();
+    assert!(run.outcome.calls > 0);
+    assert_eq!(run.outcome.errors, 0, "answers of several frames: {:?}", run.outcome.first_error);
+}
+
+#[tokio::test]
+async fn thousands_of_calls_can_be_encoded() {
+    let address = echo_server(10);
+    let message = "x".repeat(300);
+    let calls = (0..5_000).map(|_| call(address, ECHO_PATH, &message, "x")).collect();
+    Workload::new(address, calls).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_wrong_answer_and_an_error_status_are_no_successes() {
     let address = echo_server(10);
-    for (path, message) in
-        [(ECHO_PATH, "the answer is not the expected one"), ("/no/method", "gRPC status 12")]
-    {
-        let workload = Workload { address, calls: [call(address, path, "hello", "goodbye")].into() };
+    for path in [ECHO_PATH, "/no/method"] {
+        let workload =
+            Workload::new(address, [call(address, path, "hello", "goodbye")].into()).await.unwrap();
         let outcome = closed_loop(&workload, closed(), std::process::id()).await.unwrap().outcome;
         assert_eq!(outcome.calls, 0);
         assert!(outcome.errors > 0);
-        assert!(outcome.all_right("x").unwrap_err().to_string().contains(message));
+        assert!(outcome.all_right("x").unwrap_err().to_string().contains("not the expected one"));
     }
+    let refused = each(address, [call(address, "/no/method", "x", "x")].into(), 1, 1).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("gRPC status 12"), "{refused:#}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_gone_is_an_error() {
-    let address = echo_server(10);
-    let workload = Workload { address: SocketAddr::from(([127, 0, 0, 1], 1)), calls: [].into() };
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let calls = [call(nobody, ECHO_PATH, "hello", "hello")];
+    assert!(each(nobody, calls.clone().into(), 1, 1).await.is_err());
+    let workload = Workload::new(nobody, calls.into()).await.unwrap();
     assert!(closed_loop(&workload, closed(), std::process::id()).await.is_err());
-    assert!(each(address, [call(address, "/no/method", "x", "x")].into(), 1, 1).await.is_err());
 }
 
 #[tokio::test]
 async fn an_open_loop_makes_the_calls_that_its_rate_asks_for() {
     let address = echo_server(10);
-    let workload = Workload { address, calls: [call(address, ECHO_PATH, "hello", "hello")].into() };
+    let workload = Workload::new(address, [call(address, ECHO_PATH, "hello", "hello")].into()).await.unwrap();
     let (warmup, time) = (Duration::from_millis(100), Duration::from_millis(400));
-    let plan = Open { connections: 2, rate: 500.0, warmup, time, max_in_flight: 100, seed: 1 };
+    let plan = Open { connections: 2, rate: 500.0, warmup, time, seed: 1 };
     let outcome = open_loop(&workload, plan).await.unwrap();
     assert_eq!(outcome.errors, 0, "{:?}", outcome.first_error);
     // 500 a second for 0.4 s; the first and last may fall on either side of the limits.

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use tokenward_storage::{AccessRule, PageRequest, ScopeGrant, Storage, TenantSelector};
-use tokenward_types::{Principal, ProviderName, Scopes, TenantId};
+use tokenward_types::{Principal, ProviderName, TenantId};
 
 use crate::Error;
 
 /// How many principals' compiled rules are kept.
-const MAX_PRINCIPALS: u64 = 100_000;
+const MAX_PRINCIPALS: usize = 100_000;
 
 /// Every rule, and per principal those that match it.
 pub(crate) struct RuleBook {
@@ -45,11 +45,13 @@ impl RuleBook {
 
     /// The rules that match a principal.
     pub(crate) fn of(&self, principal: &Principal) -> Arc<CallerRules> {
-        self.callers.get_with_by_ref(principal, || {
-            let matching =
-                self.rules.iter().filter(|rule| pattern_matches(&rule.principal, principal.as_str()));
-            Arc::new(CallerRules::new(matching.cloned()))
-        })
+        if let Some(known) = self.callers.get(principal) {
+            return known;
+        }
+        let matching = self.rules.iter().filter(|rule| pattern_matches(&rule.principal, principal.as_str()));
+        let compiled = Arc::new(CallerRules::new(matching.cloned()));
+        self.callers.insert(principal.clone(), Arc::clone(&compiled));
+        compiled
     }
 }
 
@@ -122,15 +124,6 @@ pub(crate) fn grants(grant: &ScopeGrant, scope: &str) -> bool {
         ScopeGrant::All => true,
         ScopeGrant::Only(scopes) => scopes.contains(scope),
     }
-}
-
-/// Those of `scopes` that some grant contains.
-pub(crate) fn granted_of<'a>(
-    scopes: &Scopes,
-    rules: &(impl Iterator<Item = &'a AccessRule> + Clone),
-) -> Vec<String> {
-    let by_any = |scope: &str| rules.clone().any(|rule| grants(&rule.scopes, scope));
-    scopes.iter().filter(|scope| by_any(scope)).map(str::to_owned).collect()
 }
 
 /// Whether `pattern`, in which `*` stands for any run of characters, matches the whole of `text`.

@@ -1,12 +1,15 @@
 //! The broker as a whole: what it is made of, how it starts and stops.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokenward_crypto::KeyEncryption;
+use tokenward_journal::Journal;
 use tokenward_provider::Provider;
 use tokenward_storage::{ConnectionState, Storage};
 use tokenward_types::{Clock, ProviderName, Rng, Scopes, TenantId, generate_suffix};
@@ -19,16 +22,18 @@ use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
 use crate::metrics::ConnectionLabels;
-use crate::refresh::{Flights, Unsaved};
+use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
-use crate::{Error, Metrics, Reason, Sealer, Settings};
+use crate::{Error, Metrics, Reason, Sealer, Settings, Timer};
 
 /// How often links and attempts that expired are removed, and connections are counted.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// What a lease must leave beside the longest provider call.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// When maintenance begins after the start.
+/// How often is looked for what is due, and for what others left.
+const EACH_SECOND: Duration = Duration::from_secs(1);
+/// When the rest of the maintenance begins after the start, and how often most of it comes.
 const FIRST_TICK: Duration = Duration::from_secs(5);
 /// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.
 const KEEP_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -49,6 +54,10 @@ pub struct Parts {
     pub settings: Settings,
     /// Where it counts.
     pub metrics: Metrics,
+    /// Where results wait while the database is away; without it they wait in memory alone.
+    pub journal: Option<Journal>,
+    /// How it waits.
+    pub timer: Arc<dyn Timer>,
 }
 
 /// Which parts work.
@@ -70,8 +79,12 @@ impl Readiness {
 /// What was left when the broker stopped.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Connections whose last refresh could not be stored, as `tenant/connection`.
+    /// Connections whose last refresh could not be stored and is lost, as `tenant/connection`.
     pub unsaved: Vec<String>,
+    /// Connections whose last refresh waits in the journal for the next start, as `tenant/connection`.
+    pub journaled: Vec<String>,
+    /// Where the journal is.
+    pub journal: Option<PathBuf>,
 }
 
 struct Inner {
@@ -88,6 +101,9 @@ struct Inner {
     clients: Clients,
     flights: Flights,
     unsaved: Unsaved,
+    outage: Outage,
+    journal: Option<Arc<Journal>>,
+    timer: Arc<dyn Timer>,
     schedule: Schedule,
     reports: Reports,
     runtime: tokio::runtime::Handle,
@@ -106,7 +122,8 @@ impl Broker {
     /// # Errors
     /// What keeps it from starting, such as a wrong encryption key.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { storage, key_encryption, providers, clock, rng, settings, metrics } = parts;
+        let Parts { storage, key_encryption, providers, clock, rng, settings, metrics, journal, timer } =
+            parts;
         for provider in &providers {
             let (name, timeout) = (&provider.info().name, provider.call_timeout());
             if timeout + LEASE_MARGIN > settings.lease {
@@ -140,6 +157,9 @@ impl Broker {
             clients: Clients::default(),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
+            outage: Outage::default(),
+            journal: journal.map(Arc::new),
+            timer,
             schedule: Schedule::default(),
             reports: Reports::default(),
             runtime: tokio::runtime::Handle::current(),
@@ -152,18 +172,30 @@ impl Broker {
             metrics,
             sealer,
         }));
+        broker.take_over_journal().await?;
         broker.start_maintenance();
         Ok(broker)
     }
 
+    /// Takes over what a former process with this journal left: its results, then its leases. Others' attempts come after.
+    async fn take_over_journal(&self) -> Result<(), Error> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        self.check_mark().await?;
+        self.replay_journal().await?;
+        if let Some(former) = journal.former_owner().filter(|former| *former != self.settings().server_id) {
+            // The journal was free, so that process is certainly gone: nobody has to wait for its leases to lapse.
+            let released = self.storage().release_leases(former).await?;
+            self.metrics().refresh_takeovers.inc_by(released);
+        }
+        Ok(())
+    }
+
     fn start_maintenance(&self) {
-        let every = |period: Duration, work: fn(Self) -> futures::future::BoxFuture<'static, ()>| {
+        let every = |first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>| {
             // Weak, so that a broker that nobody holds any more stops working.
             let inner = Arc::downgrade(&self.0);
             let task = self.0.runtime.spawn(async move {
-                // Not at once: the first callers after a start come first.
-                let first = tokio::time::Instant::now() + period.min(FIRST_TICK);
-                let mut ticks = tokio::time::interval_at(first, period);
+                let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
@@ -173,16 +205,24 @@ impl Broker {
             });
             self.0.maintenance.lock().push(task);
         };
-        every(Duration::from_secs(1), |broker| Box::pin(async move { broker.run_due() }));
-        every(Duration::from_secs(5), |broker| {
+        // Not at once but for attempts that others left: the first callers after a start come first.
+        every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_due() }));
+        every(Duration::ZERO, EACH_SECOND, |broker| {
             Box::pin(async move {
-                broker.run_revocations().await;
                 if let Err(error) = broker.resolve_attempts().await {
                     tracing::warn!(%error, "cannot resolve attempts");
                 }
             })
         });
-        every(HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
+        every(FIRST_TICK, FIRST_TICK, |broker| {
+            Box::pin(async move {
+                broker.run_revocations().await;
+                if let Err(error) = broker.check_mark().await {
+                    tracing::warn!(%error, detail = error.log_detail(), "cannot move the installation's mark");
+                }
+            })
+        });
+        every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
     }
 
     async fn housekeeping(&self) {
@@ -228,10 +268,20 @@ impl Broker {
             self.0.unsaved.finished().await;
         };
         let _ = tokio::time::timeout(grace, finished).await;
+        if !self.0.flights.is_empty() {
+            // What is cut off now is taken up by another server at once, not when its lease lapses.
+            if let Err(error) = self.storage().release_leases(&self.0.settings.server_id).await {
+                tracing::warn!(%error, "cannot release the leases of refreshes that did not finish");
+            }
+        }
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, "cannot write seal counts");
         }
-        Shutdown { unsaved: self.0.unsaved.names() }
+        Shutdown {
+            unsaved: self.0.unsaved.names(Kept::InMemory),
+            journaled: self.0.unsaved.names(Kept::InJournal),
+            journal: self.journal().map(|journal| journal.path().to_owned()),
+        }
     }
 
     /// Whether database and encryption backend work.
@@ -329,6 +379,18 @@ impl Broker {
 
     pub(crate) fn unsaved(&self) -> &Unsaved {
         &self.0.unsaved
+    }
+
+    pub(crate) fn timer(&self) -> &dyn Timer {
+        &*self.0.timer
+    }
+
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.0.outage
+    }
+
+    pub(crate) fn journal(&self) -> Option<&Arc<Journal>> {
+        self.0.journal.as_ref()
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {

@@ -1,14 +1,15 @@
 //! Tenants, connections and living tokens in memory: what the warm path reads.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokenward_storage::{Connection, ConnectionState, Tenant, Version};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokenward_storage::{Connection, ConnectionState, Tenant, TenantState, Version};
 use tokenward_types::{AccountId, ConnectionId, OAuthClientId, ProviderName, Scopes, TenantId, Timestamp};
 
 use crate::Error;
@@ -34,7 +35,7 @@ pub(crate) struct Snapshot {
     pub state_since: Timestamp,
     pub scopes: Scopes,
     pub live: Option<Arc<LiveToken>>,
-    pub failing: Option<Failing>,
+    pub failing: Option<Arc<Failing>>,
 }
 
 /// A connection in memory.
@@ -92,7 +93,8 @@ impl Entry {
 /// A tenant with its connections in memory.
 #[derive(Debug)]
 pub(crate) struct TenantEntry {
-    pub tenant: Tenant,
+    pub labels: Labels,
+    pub state: TenantState,
     pub connections: Box<[Arc<Entry>]>,
 }
 
@@ -103,10 +105,14 @@ impl TenantEntry {
     }
 }
 
-/// Scope sets, provider and client names that many connections share, kept once.
+/// A tenant's labels: there are as many sets of them as there are plans and regions, not as there are tenants.
+pub(crate) type Labels = Arc<BTreeMap<String, String>>;
+
+/// Scope sets, labels, provider and client names that many connections share, kept once.
 #[derive(Default)]
 pub(crate) struct Interner {
     scopes: Mutex<HashSet<Scopes>>,
+    labels: Mutex<HashSet<Labels>>,
     providers: Mutex<HashSet<ProviderName>>,
     clients: Mutex<HashSet<OAuthClientId>>,
 }
@@ -131,6 +137,10 @@ impl Interner {
         intern(&self.scopes, scopes)
     }
 
+    fn labels(&self, labels: BTreeMap<String, String>) -> Labels {
+        intern(&self.labels, &Arc::new(labels))
+    }
+
     fn provider(&self, provider: &ProviderName) -> ProviderName {
         intern(&self.providers, provider)
     }
@@ -140,9 +150,19 @@ impl Interner {
     }
 }
 
-/// The tenants in memory: bounded, the least recently asked for go first.
+/// A tenant weighs as much as it has connections.
+#[derive(Clone, Copy)]
+struct ByConnections;
+
+impl Weighter<TenantId, Arc<TenantEntry>> for ByConnections {
+    fn weight(&self, _: &TenantId, tenant: &Arc<TenantEntry>) -> u64 {
+        tenant.connections.len().max(1) as u64
+    }
+}
+
+/// The tenants in memory: bounded, those that are asked for the least go first.
 pub(crate) struct Directory {
-    tenants: Cache<TenantId, Arc<TenantEntry>>,
+    tenants: Cache<TenantId, Arc<TenantEntry>, ByConnections>,
     pub interner: Interner,
     /// Counts what was forgotten, so that a reading that began before does not come back after.
     forgotten: Mutex<u64>,
@@ -151,14 +171,8 @@ pub(crate) struct Directory {
 impl Directory {
     /// A directory for so many connections.
     pub(crate) fn new(max_connections: u64) -> Self {
-        let tenants = Cache::builder()
-            .max_capacity(max_connections)
-            // A newcomer is asked for right now: it must not be turned away because older ones were asked for more often.
-            .eviction_policy(EvictionPolicy::lru())
-            .weigher(|_: &TenantId, entry: &Arc<TenantEntry>| {
-                u32::try_from(entry.connections.len().max(1)).unwrap_or(u32::MAX)
-            })
-            .build();
+        let most_tenants = usize::try_from(max_connections).unwrap_or(usize::MAX);
+        let tenants = Cache::with_weighter(most_tenants, max_connections, ByConnections);
         Self { tenants, interner: Interner::default(), forgotten: Mutex::new(0) }
     }
 
@@ -186,13 +200,18 @@ impl Directory {
         connections: &[Connection],
     ) -> Option<Arc<TenantEntry>> {
         let entries = connections.iter().map(|connection| Arc::new(self.entry(&tenant.id, connection)));
-        let fresh = Arc::new(TenantEntry { connections: entries.collect(), tenant });
+        let fresh = Arc::new(TenantEntry {
+            connections: entries.collect(),
+            labels: self.interner.labels(tenant.labels),
+            state: tenant.state,
+        });
         let forgotten = self.forgotten.lock();
         if *forgotten != reading {
             return None;
         }
         // Of two readers at once, the first one's entries stay: tokens may hang on them already.
-        Some(self.tenants.get_with(fresh.tenant.id.clone(), || Arc::clone(&fresh)))
+        let entry = self.tenants.get_or_insert_with(&tenant.id, || Ok::<_, Infallible>(Arc::clone(&fresh)));
+        Some(entry.unwrap_or(fresh))
     }
 
     fn entry(&self, tenant: &TenantId, connection: &Connection) -> Entry {
@@ -222,12 +241,19 @@ impl Directory {
     pub(crate) fn forget(&self, tenant: &TenantId) {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
-        self.tenants.invalidate(tenant);
+        self.tenants.remove(tenant);
+    }
+
+    /// Drops all tenants.
+    pub(crate) fn forget_all(&self) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.tenants.invalidate_all();
     }
 
     /// Lets the connections of a client be tried again at once: an admin mended it.
     pub(crate) fn forget_failures(&self, client: &OAuthClientId) {
-        for (_, tenant) in &self.tenants {
+        for (_, tenant) in self.tenants.iter() {
             for entry in tenant.connections.iter().filter(|entry| entry.oauth_client.as_ref() == Some(client))
             {
                 if entry.snapshot().failing.is_some() {
@@ -239,7 +265,6 @@ impl Directory {
 
     /// How many connections are in memory, about.
     pub(crate) fn len(&self) -> u64 {
-        self.tenants.run_pending_tasks();
-        self.tenants.weighted_size()
+        self.tenants.weight()
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokenward_types::{ConnectionId, TenantId, Timestamp};
 
-use tokenward_provider::Rotation;
 use tokenward_storage::{ConnectionFilter, ConnectionState, PageRequest};
 
 use crate::Error;
@@ -15,9 +14,6 @@ use crate::broker::Broker;
 use crate::directory::Entry;
 use crate::refresh::Want;
 use crate::token::LiveToken;
-
-/// How many unresolved attempts are taken up at once.
-const UNRESOLVED: u32 = 20;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,26 +116,5 @@ impl Broker {
                 None => return Ok(()),
             }
         }
-    }
-
-    /// Takes up attempts whose outcome nobody recorded: their process died, or the provider's answer was lost.
-    pub(crate) async fn resolve_attempts(&self) -> Result<(), Error> {
-        for attempt in self.storage().list_unresolved_attempts(UNRESOLVED).await? {
-            let Some(row) = self.storage().get_connection(&attempt.tenant, &attempt.connection).await? else {
-                continue;
-            };
-            let provider = self.provider(&row.provider);
-            let rotates = provider.is_some_and(|provider| provider.info().rotation != Rotation::None);
-            let is_moot = !rotates || attempt.fence < row.grant_fence;
-            let is_over = self.now().since(attempt.started_at) >= self.settings().lease * 4;
-            if is_moot && is_over {
-                self.storage().end_attempt(&attempt.tenant, &attempt.connection, attempt.fence, true).await?;
-            } else if !is_moot {
-                // In memory, so that failures back off.
-                self.tenant(&attempt.tenant).await?;
-                drop(self.refresh(&attempt.tenant, &attempt.connection, Want::NewerThan(attempt.started_at)));
-            }
-        }
-        Ok(())
     }
 }

@@ -24,6 +24,7 @@ mod report;
 mod sealer;
 mod select;
 mod settings;
+mod timer;
 mod token;
 
 pub use audit::Actor;
@@ -34,4 +35,5 @@ pub use metrics::Metrics;
 pub use report::ReportOutcome;
 pub use sealer::{INSTALLATION_SCOPE, Place, Sealer};
 pub use settings::Settings;
+pub use timer::{RuntimeTimer, Timer};
 pub use token::{LiveToken, Token, TokenRequest, Warning, WarningReason};

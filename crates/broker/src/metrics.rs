@@ -54,6 +54,18 @@ pub struct Metrics {
     pub alerts: Family<AlertLabels, Counter>,
     /// Refresh results that wait for the database.
     pub unsaved: Gauge,
+    /// Leases and attempts that were taken over from a process that did not finish them.
+    pub refresh_takeovers: Counter<u64, AtomicU64>,
+    /// Provider calls of which nobody knows whether they issued a token.
+    pub refresh_unknown_outcomes: Counter<u64, AtomicU64>,
+    /// Results that a later attempt, a consent or a disconnect had overtaken.
+    pub refresh_rejected_commits: Counter<u64, AtomicU64>,
+    /// Results that were stored from the journal, by a restart or when the database came back.
+    pub journal_replays: Counter<u64, AtomicU64>,
+    /// Entries of the journal that could not be read, and were put aside.
+    pub journal_refused: Counter<u64, AtomicU64>,
+    /// From the provider's answer to its tokens being in the database or in the journal, in seconds.
+    pub rotation_to_durable: Histogram,
 }
 
 impl Default for Metrics {
@@ -75,6 +87,14 @@ impl Metrics {
             connections: Family::default(),
             alerts: Family::default(),
             unsaved: Gauge::default(),
+            refresh_takeovers: Counter::default(),
+            refresh_unknown_outcomes: Counter::default(),
+            refresh_rejected_commits: Counter::default(),
+            journal_replays: Counter::default(),
+            journal_refused: Counter::default(),
+            rotation_to_durable: Histogram::new([
+                0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+            ]),
             registry: Arc::default(),
         };
         registry.register("cache_hits", "GetToken calls answered from memory", metrics.cache_hits.clone());
@@ -84,6 +104,33 @@ impl Metrics {
         registry.register("connections", "Connections by provider and state", metrics.connections.clone());
         registry.register("alerts", "Conditions that need attention", metrics.alerts.clone());
         registry.register("unsaved_results", "Refresh results not stored yet", metrics.unsaved.clone());
+        let counters = [
+            (
+                "refresh_takeovers",
+                "Refreshes taken over from a process that is gone",
+                &metrics.refresh_takeovers,
+            ),
+            (
+                "refresh_unknown_outcomes",
+                "Provider calls whose outcome is unknown",
+                &metrics.refresh_unknown_outcomes,
+            ),
+            (
+                "refresh_rejected_commits",
+                "Results that something newer had overtaken",
+                &metrics.refresh_rejected_commits,
+            ),
+            ("journal_replays", "Results stored from the journal", &metrics.journal_replays),
+            ("journal_refused", "Journal entries that could not be read", &metrics.journal_refused),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "rotation_to_durable_seconds",
+            "From a provider's answer to its tokens being durable",
+            metrics.rotation_to_durable.clone(),
+        );
         *metrics.registry.lock() = registry;
         metrics
     }

@@ -59,7 +59,7 @@ impl Broker {
         }
         let tenant_entry = self.tenant(&tenant).await?.ok_or_else(|| denied(principal))?;
         let entry = tenant_entry.connection(connection.as_str()).ok_or_else(|| denied(principal))?;
-        let labels = &tenant_entry.tenant.labels;
+        let labels = &*tenant_entry.labels;
         if rules.matching(tenant.as_str(), labels, &entry.provider).next().is_none() {
             return Err(denied(principal));
         }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use moka::sync::Cache;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use secrecy::SecretString;
 use tokenward_crypto::{
     CryptoErrorKind, DataKey, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, SealContext, WrappedKey,
@@ -56,6 +56,8 @@ pub struct Sealer {
     clock: Arc<dyn Clock>,
     installation: String,
     keys: Cache<String, Arc<ScopeKeys>>,
+    /// Those of the installation, which are never evicted: the journal needs them while the database is away.
+    installation_keys: Mutex<Option<Arc<ScopeKeys>>>,
     /// Seals that were made and are not counted in the database yet.
     uncounted: Mutex<HashMap<(String, i32), Arc<AtomicI64>>>,
     /// Counts what was forgotten, so that a reading that began before does not come back after.
@@ -79,7 +81,8 @@ impl Sealer {
             backend,
             clock,
             installation,
-            keys: Cache::new(max_cached_data_keys),
+            keys: Cache::new(usize::try_from(max_cached_data_keys).unwrap_or(usize::MAX)),
+            installation_keys: Mutex::default(),
             uncounted: Mutex::default(),
             forgotten: Mutex::default(),
         };
@@ -145,6 +148,14 @@ impl Sealer {
         Ok(())
     }
 
+    /// Has the installation's data key in memory from now on, so that sealing for the installation needs no database.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub async fn hold_installation_key(&self) -> Result<(), Error> {
+        self.active_key(INSTALLATION_SCOPE).await.map(drop)
+    }
+
     /// Seals a text for a place.
     ///
     /// # Errors
@@ -167,8 +178,7 @@ impl Sealer {
         let id = data_key_id(sealed)?;
         let mut keys = self.scope_keys(place.scope).await?;
         if !keys.all.contains_key(&id) {
-            self.keys.invalidate(place.scope);
-            keys = self.scope_keys(place.scope).await?;
+            keys = self.read_keys(place.scope).await?;
         }
         let key = keys.all.get(&id).ok_or_else(|| {
             Error::new(
@@ -194,7 +204,7 @@ impl Sealer {
     pub fn forget(&self, scope: &str) {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
-        self.keys.invalidate(scope);
+        self.keys.remove(scope);
     }
 
     /// Writes the counts of seals that were made since the last time.
@@ -239,7 +249,7 @@ impl Sealer {
             return Ok(Arc::clone(active));
         }
         self.create_key(scope).await?;
-        let keys = self.scope_keys(scope).await?;
+        let keys = self.read_keys(scope).await?;
         keys.active.clone().ok_or_else(|| Error::new(Reason::StoredDataDamaged, "no data key is active"))
     }
 
@@ -262,14 +272,21 @@ impl Sealer {
             }
             other => other?,
         }
-        self.keys.invalidate(scope);
         Ok(())
     }
 
     async fn scope_keys(&self, scope: &str) -> Result<Arc<ScopeKeys>, Error> {
-        if let Some(keys) = self.keys.get(scope) {
-            return Ok(keys);
+        let known = match scope {
+            INSTALLATION_SCOPE => self.installation_keys.lock().clone(),
+            _ => self.keys.get(scope),
+        };
+        match known {
+            Some(keys) => Ok(keys),
+            None => self.read_keys(scope).await,
         }
+    }
+
+    async fn read_keys(&self, scope: &str) -> Result<Arc<ScopeKeys>, Error> {
         let reading = *self.forgotten.lock();
         let mut keys = ScopeKeys { active: None, all: HashMap::new() };
         for record in self.storage.list_data_keys(scope).await? {
@@ -284,7 +301,9 @@ impl Sealer {
         }
         let keys = Arc::new(keys);
         let forgotten = self.forgotten.lock();
-        if keys.active.is_some() && *forgotten == reading {
+        if scope == INSTALLATION_SCOPE {
+            *self.installation_keys.lock() = Some(Arc::clone(&keys)).filter(|keys| keys.active.is_some());
+        } else if keys.active.is_some() && *forgotten == reading {
             self.keys.insert(scope.to_owned(), Arc::clone(&keys));
         }
         drop(forgotten);

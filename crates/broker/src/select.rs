@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use arc_swap::Guard;
 use tokenward_storage::{AccessRule, ConnectionState, ScopeGrant, TenantState};
 use tokenward_types::{Principal, Scopes};
 
-use crate::access::{CallerRules, granted_of, grants};
-use crate::directory::{Entry, TenantEntry};
+use crate::access::{CallerRules, grants};
+use crate::directory::{Entry, Snapshot, TenantEntry};
 use crate::token::TokenRequest;
 use crate::{Error, Reason};
 
 /// The most missing scopes that an error names.
 const MAX_NAMED_SCOPES: usize = 20;
+/// The most connections that an error names.
+const MAX_NAMED_CONNECTIONS: usize = 20;
 
 /// Tells the base scopes of a provider, which never count as excess.
 pub(crate) trait BaseScopes {
@@ -29,6 +32,62 @@ pub(crate) fn denied(principal: &Principal) -> Error {
     )
 }
 
+/// A connection that is asked for and not revoked, with what its choice depends on: each looked up once.
+struct Candidate<'a> {
+    entry: &'a Arc<Entry>,
+    snapshot: Guard<Arc<Snapshot>>,
+    rules: Vec<&'a AccessRule>,
+    base: Option<&'a Scopes>,
+}
+
+impl Candidate<'_> {
+    fn is_base(&self, scope: &str) -> bool {
+        self.base.is_some_and(|base| base.contains(scope))
+    }
+
+    fn is_allowed(&self, scope: &str) -> bool {
+        self.rules.iter().any(|rule| grants(&rule.scopes, scope))
+    }
+
+    /// Whether the rules together allow every scope that is asked for; for none asked, whether there is a rule.
+    fn is_permitted(&self, requested: &[String]) -> bool {
+        !self.rules.is_empty() && requested.iter().all(|scope| self.is_base(scope) || self.is_allowed(scope))
+    }
+
+    fn covers(&self, requested: &[String]) -> bool {
+        requested.iter().all(|scope| self.snapshot.scopes.contains(scope))
+    }
+
+    fn shares_something(&self) -> bool {
+        self.snapshot.scopes.iter().any(|scope| self.is_allowed(scope))
+    }
+
+    /// Whether what the token carries beyond the rules is nothing, or is permitted by a rule that alone covers the request.
+    fn is_excess_permitted(&self, requested: &[String]) -> bool {
+        if self.rules.iter().any(|rule| rule.scopes == ScopeGrant::All) {
+            return true;
+        }
+        if requested.is_empty() && !self.shares_something() {
+            return false;
+        }
+        let granted = &self.snapshot.scopes;
+        if granted.iter().all(|scope| self.is_base(scope) || self.is_allowed(scope)) {
+            return true;
+        }
+        let shared: Vec<String>;
+        let wanted = if requested.is_empty() {
+            shared = granted.iter().filter(|scope| self.is_allowed(scope)).map(str::to_owned).collect();
+            &shared
+        } else {
+            requested
+        };
+        self.rules.iter().any(|rule| {
+            rule.allow_broader
+                && wanted.iter().all(|scope| self.is_base(scope) || grants(&rule.scopes, scope))
+        })
+    }
+}
+
 /// Chooses the connection, or says why there is none.
 ///
 /// # Errors
@@ -36,129 +95,62 @@ pub(crate) fn denied(principal: &Principal) -> Error {
 /// or `ConnectionAmbiguous`, in that order.
 pub(crate) fn select<'a>(
     tenant: &'a TenantEntry,
-    rules: &CallerRules,
-    bases: &dyn BaseScopes,
+    rules: &'a CallerRules,
+    bases: &'a dyn BaseScopes,
     request: &TokenRequest<'_>,
 ) -> Result<&'a Arc<Entry>, Error> {
-    let labels = &tenant.tenant.labels;
-    let rules_for = |entry: &'a Entry| rules.matching(request.tenant, labels, &entry.provider);
+    let labels = &*tenant.labels;
     let asked_for = |entry: &Entry| {
         (request.provider.is_empty() || entry.provider.as_str() == request.provider)
             && (request.connection.is_empty() || entry.id.as_str() == request.connection)
             && (request.account.is_empty() || entry.account.as_str() == request.account)
     };
 
-    let allowed: Vec<&Arc<Entry>> = tenant
-        .connections
-        .iter()
-        .filter(|entry| entry.snapshot().state != ConnectionState::Revoked && asked_for(entry))
-        .filter(|entry| rules_permit(rules_for(entry), base_of(bases, entry), request.scopes))
-        .collect();
+    let live = tenant.connections.iter().filter_map(|entry| {
+        let snapshot = entry.snapshot();
+        (snapshot.state != ConnectionState::Revoked && asked_for(entry)).then(|| Candidate {
+            entry,
+            snapshot,
+            rules: rules.matching(request.tenant, labels, &entry.provider).collect(),
+            base: bases.base_scopes(&entry.provider),
+        })
+    });
+    let allowed: Vec<Candidate<'_>> =
+        live.filter(|candidate| candidate.is_permitted(request.scopes)).collect();
     if allowed.is_empty() {
         return Err(no_candidate(tenant, rules, request, &asked_for));
     }
-    if tenant.tenant.state == TenantState::Suspended {
+    if tenant.state == TenantState::Suspended {
         return Err(Error::new(
             Reason::TenantSuspended,
             "the tenant is suspended: an operator can activate it again with `tokenward tenant activate`",
         ));
     }
 
-    let covering: Vec<_> = allowed
-        .iter()
-        .copied()
-        .filter(|entry| {
-            let snapshot = entry.snapshot();
-            request.scopes.iter().all(|scope| snapshot.scopes.contains(scope))
-        })
-        .collect();
+    let covering: Vec<&Candidate<'_>> =
+        allowed.iter().filter(|candidate| candidate.covers(request.scopes)).collect();
     if covering.is_empty() {
         return Err(scope_not_granted(&allowed, request));
     }
 
-    let fitting: Vec<_> = covering
-        .iter()
-        .copied()
-        .filter(|entry| {
-            excess_permitted(
-                &entry.snapshot().scopes,
-                rules_for(entry),
-                base_of(bases, entry),
-                request.scopes,
-            )
-        })
-        .collect();
-    let Some(first) = fitting.first() else {
-        return Err(unfit(&covering, request, |entry| {
-            shares_something(&entry.snapshot().scopes, &rules_for(entry))
-        }));
-    };
+    let fitting: Vec<&Candidate<'_>> =
+        covering.iter().copied().filter(|candidate| candidate.is_excess_permitted(request.scopes)).collect();
+    let Some(first) = fitting.first() else { return Err(unfit(&covering, request)) };
 
     // A dead grant counts for the choice of the account: its healthy neighbour must not step in silently.
-    if fitting.iter().any(|entry| (&entry.provider, &entry.account) != (&first.provider, &first.account)) {
+    let account = |candidate: &Candidate<'a>| (&candidate.entry.provider, &candidate.entry.account);
+    if fitting.iter().any(|candidate| account(candidate) != account(first)) {
         return Err(ambiguous(&fitting));
     }
     fitting
         .iter()
-        .copied()
-        .filter(|entry| entry.snapshot().state != ConnectionState::ReauthRequired)
+        .filter(|candidate| candidate.snapshot.state != ConnectionState::ReauthRequired)
         .min_by(|a, b| {
-            let width = |entry: &Entry| entry.snapshot().scopes.len();
-            width(a).cmp(&width(b)).then_with(|| a.id.cmp(&b.id))
+            let width = |candidate: &Candidate<'_>| candidate.snapshot.scopes.len();
+            width(a).cmp(&width(b)).then_with(|| a.entry.id.cmp(&b.entry.id))
         })
-        .ok_or_else(|| reauthorization_required(first))
-}
-
-fn base_of<'a>(bases: &'a dyn BaseScopes, entry: &Entry) -> Option<&'a Scopes> {
-    bases.base_scopes(&entry.provider)
-}
-
-/// Whether the rules together allow every scope that is asked for; for none asked, whether there is a rule.
-fn rules_permit<'a>(
-    mut rules: impl Iterator<Item = &'a AccessRule> + Clone,
-    base: Option<&Scopes>,
-    scopes: &[String],
-) -> bool {
-    if scopes.is_empty() {
-        return rules.next().is_some();
-    }
-    let is_base = |scope: &str| base.is_some_and(|base| base.contains(scope));
-    rules.clone().next().is_some()
-        && scopes.iter().all(|scope| is_base(scope) || rules.clone().any(|rule| grants(&rule.scopes, scope)))
-}
-
-fn shares_something<'a>(granted: &Scopes, rules: &(impl Iterator<Item = &'a AccessRule> + Clone)) -> bool {
-    granted.iter().any(|scope| rules.clone().any(|rule| grants(&rule.scopes, scope)))
-}
-
-/// Whether what the token carries beyond the rules is nothing, or is permitted by a rule that alone covers the request.
-fn excess_permitted<'a>(
-    granted: &Scopes,
-    rules: impl Iterator<Item = &'a AccessRule> + Clone,
-    base: Option<&Scopes>,
-    requested: &[String],
-) -> bool {
-    if rules.clone().any(|rule| rule.scopes == ScopeGrant::All) {
-        return true;
-    }
-    let is_base = |scope: &str| base.is_some_and(|base| base.contains(scope));
-    let allowed = |scope: &str| rules.clone().any(|rule| grants(&rule.scopes, scope));
-    if requested.is_empty() && !granted.iter().any(allowed) {
-        return false;
-    }
-    if granted.iter().all(|scope| is_base(scope) || allowed(scope)) {
-        return true;
-    }
-    let shared;
-    let wanted = if requested.is_empty() {
-        shared = granted_of(granted, &rules);
-        &shared
-    } else {
-        requested
-    };
-    rules.into_iter().any(|rule| {
-        rule.allow_broader && wanted.iter().all(|scope| is_base(scope) || grants(&rule.scopes, scope))
-    })
+        .map(|candidate| candidate.entry)
+        .ok_or_else(|| reauthorization_required(first.entry))
 }
 
 fn no_candidate(
@@ -167,7 +159,7 @@ fn no_candidate(
     request: &TokenRequest<'_>,
     asked_for: &dyn Fn(&Entry) -> bool,
 ) -> Error {
-    let labels = &tenant.tenant.labels;
+    let labels = &*tenant.labels;
     let live =
         || tenant.connections.iter().filter(|entry| entry.snapshot().state != ConnectionState::Revoked);
     let refused_by_rule = live().any(|entry| asked_for(entry));
@@ -191,13 +183,14 @@ fn no_candidate(
     error
 }
 
-fn scope_not_granted(allowed: &[&Arc<Entry>], request: &TokenRequest<'_>) -> Error {
-    let missing_of = |entry: &Entry| -> Vec<String> {
-        let snapshot = entry.snapshot();
-        request.scopes.iter().filter(|scope| !snapshot.scopes.contains(scope)).cloned().collect()
+fn scope_not_granted(allowed: &[Candidate<'_>], request: &TokenRequest<'_>) -> Error {
+    let missing_of = |candidate: &Candidate<'_>| -> Vec<String> {
+        request.scopes.iter().filter(|scope| !candidate.snapshot.scopes.contains(scope)).cloned().collect()
     };
-    let nearest =
-        allowed.iter().map(|entry| (missing_of(entry), *entry)).min_by_key(|(missing, _)| missing.len());
+    let nearest = allowed
+        .iter()
+        .map(|candidate| (missing_of(candidate), candidate.entry))
+        .min_by_key(|(missing, _)| missing.len());
     let (missing, nearest) = nearest.map_or((Vec::new(), None), |(missing, entry)| (missing, Some(entry)));
     // Error details travel in HTTP trailers, which clients limit.
     let named = missing.iter().take(MAX_NAMED_SCOPES).cloned().collect::<Vec<_>>().join(" ");
@@ -220,12 +213,8 @@ fn scope_not_granted(allowed: &[&Arc<Entry>], request: &TokenRequest<'_>) -> Err
     }
 }
 
-fn unfit<'a>(
-    covering: &[&'a Arc<Entry>],
-    request: &TokenRequest<'_>,
-    shares: impl Fn(&'a Entry) -> bool,
-) -> Error {
-    if request.scopes.is_empty() && !covering.iter().any(|entry| shares(entry)) {
+fn unfit(covering: &[&Candidate<'_>], request: &TokenRequest<'_>) -> Error {
+    if request.scopes.is_empty() && !covering.iter().any(|candidate| candidate.shares_something()) {
         return denied(request.principal);
     }
     let error = Error::new(
@@ -234,17 +223,15 @@ fn unfit<'a>(
          an OAuth client with fewer scopes, or set allow_broader in a rule that covers the request",
     );
     match covering.first() {
-        Some(entry) => error.with("connection_id", entry.id.as_str()),
+        Some(candidate) => error.with("connection_id", candidate.entry.id.as_str()),
         None => error,
     }
 }
 
-fn ambiguous(fitting: &[&Arc<Entry>]) -> Error {
-    let list: Vec<String> = fitting
-        .iter()
-        .take(20)
-        .map(|entry| format!("{} ({} account {})", entry.id, entry.provider, entry.account))
-        .collect();
+fn ambiguous(fitting: &[&Candidate<'_>]) -> Error {
+    let named = || fitting.iter().take(MAX_NAMED_CONNECTIONS).map(|candidate| candidate.entry);
+    let list: Vec<String> =
+        named().map(|entry| format!("{} ({} account {})", entry.id, entry.provider, entry.account)).collect();
     Error::new(
         Reason::ConnectionAmbiguous,
         format!(
@@ -252,7 +239,7 @@ fn ambiguous(fitting: &[&Arc<Entry>]) -> Error {
             list.join(", ")
         ),
     )
-    .with("connections", fitting.iter().take(20).map(|entry| entry.id.as_str()).collect::<Vec<_>>().join(" "))
+    .with("connections", named().map(|entry| entry.id.as_str()).collect::<Vec<_>>().join(" "))
 }
 
 /// The customer has to connect again.

@@ -9,7 +9,10 @@ use tokenward_storage::{Storage, StorageContext};
 
 /// Where data is stored.
 pub(crate) fn storage() -> Registry<Arc<dyn Storage>, StorageContext> {
-    Registry::new("storage").with(tokenward_storage_sea::sqlite()).with(tokenward_storage_sea::postgres())
+    Registry::new("storage")
+        .with(tokenward_storage_sea::sqlite())
+        .with(tokenward_storage_sea::postgres())
+        .with(tokenward_storage_sea::mysql())
 }
 
 /// What encrypts the keys that encrypt.
@@ -25,4 +28,54 @@ pub(crate) fn providers() -> Registry<Arc<dyn Provider>, ProviderContext> {
 /// A new encryption key as a line for the keyring of the encryption backend that needs no service.
 pub(crate) fn generate_key(version: u32) -> secrecy::SecretString {
     tokenward_crypto_local::generate_key(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// The kinds for which no test runs the suite: a line `tokenward_testkit::storage_conformance!(on_KIND, FIXTURE);`.
+    fn without_conformance_run<'a>(kinds: &[&'a str], sources: &[String]) -> Vec<&'a str> {
+        let runs = |kind: &str| {
+            let line = format!("tokenward_testkit::storage_conformance!(on_{kind}, ");
+            sources.iter().flat_map(|source| source.lines()).any(|found| found.starts_with(&line))
+        };
+        kinds.iter().copied().filter(|kind| !runs(kind)).collect()
+    }
+
+    fn rust_files(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rust_files(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_storage_kind_has_a_conformance_run() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut sources = Vec::new();
+        for entry in std::fs::read_dir(crates).unwrap() {
+            rust_files(&entry.unwrap().path().join("tests"), &mut sources);
+        }
+        let registry = super::storage();
+        let kinds: Vec<_> = registry.iter().map(tokenward_plugin::BackendDef::kind).collect();
+        assert!(kinds.contains(&"sqlite"), "{kinds:?}");
+        assert_eq!(without_conformance_run(&kinds, &sources), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_kind_without_a_conformance_run_is_found() {
+        let lines = [
+            "tokenward_testkit::storage_conformance!(on_sqlite, sqlite_file);",
+            "// tokenward_testkit::storage_conformance!(on_paper, drawing);",
+            "tokenward_testkit::storage_conformance!(on_postgres18, server);",
+        ];
+        let sources = [lines.join("\n")];
+        let found = without_conformance_run(&["sqlite", "paper", "postgres"], &sources);
+        assert_eq!(found, ["paper", "postgres"], "a remark does not count, nor does a longer name");
+    }
 }

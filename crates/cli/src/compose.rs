@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokenward_auth::{AuthSettings, Authenticator, BuiltinIssuer, IssuerConfig};
-use tokenward_broker::{Broker, Metrics, Parts, Settings};
+use tokenward_broker::{Broker, Metrics, Parts, RuntimeTimer, Settings, Shutdown};
 use tokenward_config::{Config, Transport};
+use tokenward_journal::Journal;
 use tokenward_server::{Address, BoundServer, Limits, ListenerConfig, ServerConfig, ServerParts, TlsFiles};
-use tokenward_storage::{PageRequest, SchemaStatus, Storage};
-use tokenward_types::{Clock, Principal, Rng, SystemClock, SystemRng};
+use tokenward_storage::{PageRequest, SchemaStatus, Storage, StorageError};
+use tokenward_types::{Clock, FollowingClock, Principal, Rng, SystemRng};
 use tokio::task::JoinHandle;
 use url::Url;
 
@@ -19,6 +20,9 @@ use crate::local::Checked;
 
 /// How often issuers' keys are fetched anew, so that a withdrawn key stops being accepted.
 const KEY_REFRESH: Duration = Duration::from_mins(5);
+
+/// How often the database is asked for the time: clocks drift by microseconds meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(10);
 
 /// A server that is ready to serve.
 pub(crate) struct Composed {
@@ -31,13 +35,12 @@ pub(crate) struct Composed {
     claim: Claim,
     storage: Arc<dyn Storage>,
     grace: Duration,
-    refresh_keys: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
 }
 
 /// Puts a server together from a configuration that was checked.
 pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
-    let Checked { config, storage, encryption, providers, issuers, public_url } = checked;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Checked { config, storage, encryption, providers, issuers, public_url, clock } = checked;
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
 
     // 1. The database, with a schema that this program knows.
@@ -45,34 +48,50 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
     prepare_schema(&*storage, config.server.migrate_on_start).await?;
 
     // 2. The right to work on it alone.
-    let claim = Claim::acquire(&storage, &*clock, &*rng).await?;
+    let claim = Claim::acquire(&storage, &clock, &*rng).await?;
 
-    // 3. The encryption backend; starting the broker proves that it has the right keys.
+    // 3. The time of the database, which every server on it has, whatever its machine's clock says.
+    if let Err(error) = follow(&*storage, &clock).await {
+        return Err(give_up(&claim, error.into()).await);
+    }
+    let following = tokio::spawn(keep_following(Arc::clone(&storage), clock.clone()));
+
+    // 4. The journal, which one process has at a time.
+    let journal = match config.journal_dir().map(|folder| Journal::open(&folder, claim.server())).transpose()
+    {
+        Ok(journal) => journal,
+        Err(error) => return Err(give_up(&claim, error.into()).await),
+    };
+
+    // 5. The encryption backend; starting the broker proves that it has the right keys.
     let key_encryption = match encryption.build().await {
         Ok(backend) => backend,
         Err(error) => return Err(give_up(&claim, error.into()).await),
     };
 
-    // 4. The broker.
+    // 6. The broker; it first stores what a former process left in the journal.
     let parts = Parts {
         storage: Arc::clone(&storage),
         key_encryption,
         providers,
-        clock: Arc::clone(&clock),
+        clock: Arc::new(clock.clone()),
         rng,
         settings: settings(&config, public_url, claim.server()),
         metrics: Metrics::new(),
+        journal,
+        timer: Arc::new(RuntimeTimer),
     };
     let broker = match Broker::start(parts).await {
         Ok(broker) => broker,
         Err(error) => return Err(give_up(&claim, error.into()).await),
     };
 
-    // 5. Who may call, and the listeners.
-    match listen(&config, &broker, issuers, clock).await {
+    // 7. Who may call, and the listeners.
+    match listen(&config, &broker, issuers, Arc::new(clock)).await {
         Ok((server, issuer, refresh_keys)) => {
             let grace = config.server.shutdown_grace;
-            Ok(Composed { broker, server, issuer, claim, storage, grace, refresh_keys })
+            let background = vec![following, refresh_keys];
+            Ok(Composed { broker, server, issuer, claim, storage, grace, background })
         }
         Err(failure) => Err(give_up(&claim, failure).await),
     }
@@ -116,7 +135,7 @@ async fn listen(
 impl Composed {
     /// Serves until `shutdown` is ready, then stops in order: calls, refreshes, claim, database.
     pub(crate) async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { broker, server, issuer: _, claim, storage, grace, refresh_keys } = self;
+        let Self { broker, server, issuer: _, claim, storage, grace, background } = self;
         let mut lost = None;
         let served = {
             let stop = async {
@@ -127,8 +146,8 @@ impl Composed {
             };
             server.serve(stop).await
         };
-        refresh_keys.abort();
-        let unsaved = broker.shutdown(grace).await.unsaved;
+        background.iter().for_each(JoinHandle::abort);
+        let left = broker.shutdown(grace).await;
         if lost.is_none() {
             claim.release().await;
         }
@@ -137,11 +156,45 @@ impl Composed {
         if let Some(failure) = lost {
             return Err(failure);
         }
-        if unsaved.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::new(format!("refreshed tokens could not be stored: {}", unsaved.join(", ")))
-            .hint("these connections may need the customer's consent again"))
+        unsaved(&left)
+    }
+}
+
+/// Names what the database did not take, and where it is.
+fn unsaved(left: &Shutdown) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    let mut hints = Vec::new();
+    if !left.unsaved.is_empty() {
+        found.push(format!("refreshed tokens could not be stored: {}", left.unsaved.join(", ")));
+        hints.push("connections whose tokens are lost may need the customer's consent again".to_owned());
+    }
+    if let (false, Some(journal)) = (left.journaled.is_empty(), &left.journal) {
+        let journal = journal.display();
+        found.push(format!(
+            "refreshed tokens wait for the database in the journal {journal}: {}",
+            left.journaled.join(", ")
+        ));
+        hints.push(format!("keep {journal}: the next start with this journal stores what is in it"));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(found.join("; ")).hint(hints.join("; ")))
+}
+
+/// Takes over the database's time.
+async fn follow(storage: &dyn Storage, clock: &FollowingClock) -> Result<(), StorageError> {
+    let asked = clock.monotonic();
+    clock.follow(storage.time().await?, asked);
+    Ok(())
+}
+
+/// Stays with the database's time, for ever. While it is away the time goes on by itself.
+async fn keep_following(storage: Arc<dyn Storage>, clock: FollowingClock) {
+    loop {
+        tokio::time::sleep(CLOCK_LOOK).await;
+        // What is wrong with the database is reported by who needs it.
+        let _ = follow(&*storage, &clock).await;
     }
 }
 

@@ -90,6 +90,13 @@ impl From<tokenward_plugin::BuildError> for Failure {
     }
 }
 
+impl From<tokenward_journal::JournalError> for Failure {
+    fn from(error: tokenward_journal::JournalError) -> Self {
+        Self::new(error.to_string())
+            .hint("set broker.journal_dir to a folder that this server alone writes to")
+    }
+}
+
 impl From<tokenward_storage::StorageError> for Failure {
     fn from(error: tokenward_storage::StorageError) -> Self {
         Self::new(error.to_string())

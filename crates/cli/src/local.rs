@@ -11,7 +11,7 @@ use tokenward_crypto::KeyEncryption;
 use tokenward_plugin::{Constraint, Prepared, Problems};
 use tokenward_provider::{Provider, ProviderContext};
 use tokenward_storage::{Storage, StorageContext};
-use tokenward_types::{Clock, SystemClock};
+use tokenward_types::{Clock, FollowingClock, SystemClock};
 use url::Url;
 
 use crate::failure::Failure;
@@ -54,6 +54,8 @@ pub(crate) struct Checked {
     pub issuers: Vec<IssuerConfig>,
     /// Where browsers reach the connect flow.
     pub public_url: Url,
+    /// The time, which providers have already: this machine's, until it is told the database's.
+    pub clock: FollowingClock,
 }
 
 /// Whether the command wants the database for itself.
@@ -99,12 +101,13 @@ pub(crate) async fn check(
     let storage = storage(&config, access, &mut problems);
     let (kind, section) = config.encryption();
     let encryption = problems.check(builtins::encryption().prepare(&kind, &section, &()));
-    let providers = providers(&config, &mut problems).await;
+    let clock = FollowingClock::new(Arc::new(SystemClock));
+    let providers = providers(&config, &clock, &mut problems).await;
     let issuers = issuers(&config, &mut problems);
     check_lease(&config, &providers, &mut problems);
     let parts = storage.zip(encryption).zip(config.public_url().ok());
     let ((storage, encryption), public_url) = take(parts, problems)?;
-    Ok(Checked { config, storage, encryption, providers, issuers, public_url })
+    Ok(Checked { config, storage, encryption, providers, issuers, public_url, clock })
 }
 
 fn take<T>(value: Option<T>, mut problems: Problems) -> Result<T, Problems> {
@@ -123,9 +126,13 @@ fn storage(config: &Config, access: Access, problems: &mut Problems) -> Option<P
     problems.check(builtins::storage().prepare(&kind, &section, &context))
 }
 
-async fn providers(config: &Config, problems: &mut Problems) -> Vec<Arc<dyn Provider>> {
+async fn providers(
+    config: &Config,
+    clock: &FollowingClock,
+    problems: &mut Problems,
+) -> Vec<Arc<dyn Provider>> {
     let registry = builtins::providers();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
     let sections = config.providers();
     Constraint::Any.check("providers", sections.len(), problems);
     let mut built = Vec::new();
@@ -205,7 +212,7 @@ mod tests {
         crate::runtime::install_crypto();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenward.toml");
-        let text = "[storage]\nkind = \"mysql\"\n[encryption]\nkey_flie = \"x\"\n\
+        let text = "[storage]\nkind = \"oracle\"\n[encryption]\nkey_flie = \"x\"\n\
                     [providers.hubspot]\napi_version = \"latest\"\n[providers.other]\n\
                     [log]\nfilter = \"x=loud\"\n[broker]\nlease = \"3s\"\n\
                     [[issuers]]\nname = \"a b\"\niss = \"x\"\njwks_url = \"http://example.com/\"\nallowed_roles = [\"root\"]\n\
@@ -215,7 +222,7 @@ mod tests {
         let (config, problems) = source.load().unwrap();
         let found = check(config, problems, Access::Shared).await.err().expect("it is not valid").to_string();
         for expected in [
-            "storage.kind: unknown storage backend \"mysql\"; there are: postgres, sqlite",
+            "storage.kind: unknown storage backend \"oracle\"; there are: mysql, postgres, sqlite",
             "encryption.key_flie: unknown field",
             "providers.hubspot.api_version: ",
             "providers.other.kind: unknown provider backend \"other\"; there are: hubspot, oauth2",

@@ -52,6 +52,29 @@ impl Config {
         (kind, section)
     }
 
+    /// Where refreshed tokens wait while the database is away: `broker.journal_dir`, else a folder beside the SQLite file or
+    /// in the working directory. `None` for a database in memory, which no restart brings back.
+    pub fn journal_dir(&self) -> Option<PathBuf> {
+        if let Some(folder) = &self.broker.journal_dir {
+            return Some(folder.clone());
+        }
+        let (kind, section) = self.storage();
+        if kind != "sqlite" {
+            return Some("tokenward-journal".into());
+        }
+        if section
+            .values
+            .get("in_memory")
+            .is_some_and(|value| matches!(value, Value::Bool(true)) || value == "true")
+        {
+            return None;
+        }
+        let path = PathBuf::from(section.values.get("path")?.as_str()?);
+        let mut name = path.file_stem()?.to_owned();
+        name.push("-journal");
+        Some(path.with_file_name(name))
+    }
+
     /// The encryption backend's kind and section.
     pub fn encryption(&self) -> (String, Section) {
         self.encryption.section("encryption", "encryption", "local")
@@ -331,6 +354,8 @@ pub struct Broker {
     /// How often one connection's rejected token is looked into.
     #[serde(with = "duration")]
     pub report_interval: Duration,
+    /// Where results wait while the database is away; see [`Config::journal_dir`].
+    pub journal_dir: Option<PathBuf>,
 }
 
 impl Default for Broker {
@@ -351,6 +376,7 @@ impl Default for Broker {
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
             report_interval: Duration::from_secs(10),
+            journal_dir: None,
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The two sections and their rules.
+//! The sections and their rules.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tokenward_plugin::{Problems, Section, parse_section, read_secret};
+
+use crate::patience::Patience;
 
 /// The most connections that a pool may have.
 const MAX_CONNECTIONS: u32 = 1000;
@@ -31,11 +31,12 @@ pub struct SqliteConfig {
     pub max_connections: u32,
 }
 
-/// The section of the kind `postgres`.
+/// The section of the kinds `postgres` and `mysql`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PostgresConfig {
-    /// `postgres://user:password@host:port/database?sslmode=verify-full`. Exactly one of `url` and `url_file` is needed.
+pub struct ServerConfig {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`, or
+    /// `mysql://user:password@host:port/database?ssl-mode=VERIFY_IDENTITY`. Exactly one of `url` and `url_file` is needed.
     #[serde(default)]
     pub url: Option<SecretString>,
     /// A file that holds the URL.
@@ -53,14 +54,14 @@ pub struct PostgresConfig {
     /// How long the database may work on one statement.
     #[serde(default = "ten_seconds", with = "tokenward_plugin::duration")]
     pub statement_timeout: Duration,
-    /// The certificate authority of the database, PEM; needs `sslmode=verify-ca` or `verify-full` in the URL.
+    /// The certificate authority of the database, PEM; needs a URL that says to verify by it.
     #[serde(default)]
     pub root_cert_file: Option<PathBuf>,
 }
 
-impl fmt::Debug for PostgresConfig {
+impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresConfig")
+        f.debug_struct("ServerConfig")
             .field("url_file", &self.url_file)
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
@@ -119,56 +120,39 @@ impl SqliteConfig {
     }
 }
 
-impl PostgresConfig {
-    /// Reads and checks the section, and the files that it names.
-    pub(crate) fn read(section: &Section) -> Result<(Self, PgConnectOptions), Problems> {
+impl ServerConfig {
+    /// How long an answer is waited for: longer than the server may take for it.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::of(self.acquire_timeout + self.statement_timeout)
+    }
+
+    /// Reads and checks the section, and the files that it names. `target` makes of the URL what a driver connects to.
+    pub(crate) fn read<T>(
+        section: &Section,
+        target: impl FnOnce(&Section, &SecretString) -> Result<T, Problems>,
+        with_root_certificate: impl FnOnce(T, &Path) -> Result<T, &'static str>,
+    ) -> Result<(Self, T), Problems> {
         let config: Self = parse_section(section)?;
         let mut problems = Problems::new();
         let url = read_secret(section, "url", config.url.clone(), config.url_file.as_ref());
-        let options = problems
-            .check(url)
-            .and_then(|url| problems.check(parse_url(section, &url)))
-            .and_then(|options| problems.check(config.with_root_certificate(section, options)));
+        let mut found = problems.check(url).and_then(|url| problems.check(target(section, &url)));
+        if let Some(file) = &config.root_cert_file {
+            let at = section.option("root_cert_file");
+            if let Err(message) = tokenward_plugin::read_secret_bytes(file) {
+                problems.add(&at, message);
+            }
+            found = found.and_then(|target| {
+                let target = with_root_certificate(target, file);
+                target.map_err(|message| problems.add(at, message)).ok()
+            });
+        }
         check_connections(section, config.max_connections, &mut problems);
         check_timeout(section, "acquire_timeout", config.acquire_timeout, &mut problems);
         check_timeout(section, "connect_timeout", config.connect_timeout, &mut problems);
         check_timeout(section, "statement_timeout", config.statement_timeout, &mut problems);
-        match options {
-            Some(options) => problems.into_result((config, options)),
+        match found {
+            Some(target) => problems.into_result((config, target)),
             None => Err(problems),
         }
     }
-
-    fn with_root_certificate(
-        &self,
-        section: &Section,
-        options: PgConnectOptions,
-    ) -> Result<PgConnectOptions, Problems> {
-        let Some(file) = &self.root_cert_file else { return Ok(options) };
-        let mut problems = Problems::new();
-        let at = section.option("root_cert_file");
-        if let Err(message) = tokenward_plugin::read_secret_bytes(file) {
-            problems.add(&at, message);
-        }
-        if !matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull) {
-            problems.add(at, "has no effect unless the URL says sslmode=verify-full (or verify-ca)");
-        }
-        problems.into_result(options.ssl_root_cert(file))
-    }
-}
-
-/// The URL is never repeated, because it holds a password.
-fn parse_url(section: &Section, url: &SecretString) -> Result<PgConnectOptions, Problems> {
-    let mut problems = Problems::new();
-    let text = url.expose_secret();
-    let expected = "must be a URL such as postgres://user:password@host:5432/database?sslmode=verify-full";
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        match PgConnectOptions::from_str(text) {
-            Ok(options) => return Ok(options.application_name("tokenward")),
-            Err(_) => problems.add(section.option("url"), expected),
-        }
-    } else {
-        problems.add(section.option("url"), expected);
-    }
-    Err(problems)
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
 
 /// The database's own clock in microseconds since the Unix epoch, read anew by each statement.
 pub(crate) fn now_micros(backend: DbBackend) -> Expr {
     Expr::cust(match backend {
         DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        // `UTC_TIMESTAMP` would be of the statement's start, ahead of all that it waits for. The session's time zone is UTC.
+        DbBackend::MySql => "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))",
         // `now()` would stand still for the length of a transaction.
         _ => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     })
@@ -24,7 +26,17 @@ pub(crate) fn remaining(deadline: i64, now: i64) -> Duration {
     Duration::from_micros(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0))
 }
 
-/// Lets one migration run at a time, until the transaction ends. It may take longer than other statements.
+/// The lock that keeps a row from going while others may hold the same: MySQL knows no weaker one than that which keeps
+/// it from changing.
+pub(crate) fn shared_lock(backend: DbBackend) -> LockType {
+    match backend {
+        DbBackend::MySql => LockType::Share,
+        _ => LockType::KeyShare,
+    }
+}
+
+/// Lets one migration run at a time, until the transaction ends. It may take longer than other statements. On MySQL a
+/// change of the schema ends the transaction, so that it takes its lock otherwise.
 pub(crate) async fn lock_migrations(tx: &DatabaseTransaction) -> Result<(), DbErr> {
     if tx.get_database_backend() == DbBackend::Postgres {
         tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;

@@ -23,6 +23,12 @@ entity!(installation, "installation", {
     installation_id: String,
 });
 
+entity!(marks, "marks", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    slot: i32,
+    mark: i64,
+});
+
 entity!(server_claims, "server_claims", {
     #[sea_orm(primary_key, auto_increment = false)]
     slot: i32,

@@ -1,7 +1,9 @@
 //! From a driver's error to the closed kinds that callers act on.
 
 use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
+use sea_orm::sqlx::mysql::MySqlDatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
+use sea_orm::sqlx::sqlite::SqliteError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokenward_storage::{StorageError, StorageErrorKind};
 
@@ -75,7 +77,7 @@ fn sqlx_kind(error: &sqlx::Error) -> StorageErrorKind {
     }
 }
 
-/// The class of a PostgreSQL error: the first two characters of its SQLSTATE.
+/// The class of an error of PostgreSQL: the first two characters of its SQLSTATE.
 fn postgres_class(error: &dyn DatabaseError) -> Option<String> {
     let error = error.try_downcast_ref::<PgDatabaseError>()?;
     error.code().get(..2).map(str::to_owned)
@@ -83,15 +85,21 @@ fn postgres_class(error: &dyn DatabaseError) -> Option<String> {
 
 /// SQLite's primary result code, <https://www.sqlite.org/rescode.html>.
 fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
-    if error.try_downcast_ref::<PgDatabaseError>().is_some() {
-        return None;
-    }
+    let error = error.try_downcast_ref::<SqliteError>()?;
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
-/// The transaction lost against another one, and certainly did not happen: serialization failure, deadlock, busy, locked.
+/// The number of an error of MySQL or MariaDB, <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
+fn mysql_number(error: &dyn DatabaseError) -> Option<u16> {
+    error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
+}
+
+/// The transaction lost against another one, and certainly did not happen: serialization failure, deadlock, busy, locked;
+/// MySQL's full table of locks, and a row that changed since the transaction's snapshot.
 fn rolled_back(error: &dyn DatabaseError) -> bool {
-    postgres_class(error).is_some_and(|class| class == "40") || matches!(sqlite_code(error), Some(5 | 6))
+    postgres_class(error).is_some_and(|class| class == "40")
+        || matches!(sqlite_code(error), Some(5 | 6))
+        || matches!(mysql_number(error), Some(1020 | 1206 | 1213))
 }
 
 /// The database is there but cannot do it now: connection, resource, operator and system errors of PostgreSQL, a lock that
@@ -99,10 +107,27 @@ fn rolled_back(error: &dyn DatabaseError) -> bool {
 fn is_outage(error: &dyn DatabaseError) -> bool {
     let postgres =
         postgres_class(error).is_some_and(|class| matches!(&*class, "08" | "53" | "55" | "57" | "58" | "25"));
-    postgres || matches!(sqlite_code(error), Some(7..=10 | 13 | 14))
+    postgres
+        || matches!(sqlite_code(error), Some(7..=10 | 13 | 14))
+        || mysql_number(error).is_some_and(is_mysql_outage)
 }
 
-/// The file is damaged or is no database at all.
+fn is_mysql_outage(number: u16) -> bool {
+    // A lock or a statement that took too long, or was killed.
+    let too_long = matches!(number, 1205 | 1317 | 1907 | 1969 | 3024);
+    let too_many = matches!(number, 1040 | 1129 | 1203 | 1226);
+    // The server shuts down, or ended the connection; a cluster's node is not ready.
+    let ending = matches!(number, 1047 | 1053 | 1077..=1080 | 1927 | 3169 | 4031);
+    let read_only = matches!(number, 1036 | 1290 | 1792 | 1836);
+    // Out of disk, memory, files or threads.
+    let exhausted = matches!(number, 1021 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180);
+    let network = matches!(number, 1042 | 1043 | 1152..=1161 | 1184 | 1189 | 1190);
+    too_long || too_many || ending || read_only || exhausted || network
+}
+
+/// The file or the table is damaged, or is no database at all.
 fn is_damage(error: &dyn DatabaseError) -> bool {
-    matches!(sqlite_code(error), Some(11 | 26)) || postgres_class(error).is_some_and(|class| class == "XX")
+    matches!(sqlite_code(error), Some(11 | 26))
+        || postgres_class(error).is_some_and(|class| class == "XX")
+        || matches!(mysql_number(error), Some(1034 | 1035 | 1194 | 1195 | 1712 | 1812))
 }

@@ -1,9 +1,10 @@
-//! SQLite (embedded) and PostgreSQL storage: one code path by SeaORM's query builder, two ways to open it.
+//! SQLite (embedded), PostgreSQL, and MySQL or MariaDB storage: one code path by SeaORM's query builder, three ways to
+//! open it.
 //!
-//! [`sqlite`] and [`postgres`] are the two kinds that a registry offers. Behind both is one [`SeaStorage`], which
-//! implements the traits of `tokenward-storage`, a file per aggregate. What differs between the databases (the clock,
-//! the lock of a migration) is in `dialect`; everything else is built by sea-query, without `RETURNING` and other things
-//! that MariaDB lacks.
+//! [`sqlite`], [`postgres`] and [`mysql`] are the kinds that a registry offers. Behind all is one [`SeaStorage`], which
+//! implements the traits of `tokenward-storage`, a file per aggregate. What differs between the databases (the clock, a
+//! lock that readers share, what lets one migration run at a time) is in `dialect` and `migration`; everything else is
+//! built by sea-query, without `RETURNING` and other things that MySQL lacks.
 
 mod config;
 mod convert;
@@ -12,12 +13,16 @@ mod dialect;
 mod entity;
 mod error;
 mod migration;
+mod mysql;
+mod network;
+mod patience;
 mod postgres;
 mod session;
 mod sqlite;
 mod store;
 
-pub use config::{PostgresConfig, SqliteConfig};
+pub use config::{ServerConfig, SqliteConfig};
+pub use mysql::mysql;
 pub use postgres::postgres;
 pub use sqlite::sqlite;
 pub use store::SeaStorage;

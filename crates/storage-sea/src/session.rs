@@ -2,27 +2,32 @@
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveValue, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, DeleteMany, EntityTrait,
-    IntoActiveModel, ModelTrait, PaginatorTrait, QueryOrder, QuerySelect, Select, SqliteTransactionMode,
-    StatementBuilder, TransactionOptions, TransactionTrait, UpdateMany,
+    ActiveValue, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DeleteMany,
+    EntityTrait, IntoActiveModel, ModelTrait, PaginatorTrait, QueryOrder, QuerySelect, Select,
+    SqliteTransactionMode, StatementBuilder, TransactionOptions, TransactionTrait, UpdateMany,
 };
 use tokenward_storage::{MAX_PAGE_SIZE, Page, PageRequest, Result, StorageError, StorageErrorKind};
 use tokenward_types::sha256;
 
 use crate::entity::locks;
 use crate::error::{self, Inconsistent};
+use crate::mysql;
+use crate::patience::{Patience, Patient};
 
 /// The pools of one database. SQLite has one connection that writes, and others that read meanwhile.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) read: DatabaseConnection,
     pub(crate) write: DatabaseConnection,
+    pub(crate) patience: Patience,
+    /// Where a migration cannot be one transaction: the server that it runs on, on a connection of its own.
+    pub(crate) migrations: Option<mysql::Server>,
 }
 
 impl Database {
     /// Statements that only read; `operation` stands in their errors.
     pub(crate) fn read(&self, operation: &'static str) -> Session<DatabaseConnection> {
-        Session { conn: self.read.clone(), operation }
+        Session { conn: Patient { inner: self.read.clone(), patience: self.patience.clone() }, operation }
     }
 
     /// A transaction; dropping it rolls it back.
@@ -32,14 +37,15 @@ impl Database {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.write.begin_with_options(options).await;
-        Ok(Session { conn: tx.map_err(|error| error::of_statement(operation, error))?, operation })
+        let tx = self.patience.wait(self.write.begin_with_options(options)).await;
+        let inner = tx.map_err(|error| error::of_statement(operation, error))?;
+        Ok(Session { conn: Patient { inner, patience: self.patience.clone() }, operation })
     }
 }
 
 /// Statements of one operation.
 pub(crate) struct Session<C> {
-    pub(crate) conn: C,
+    pub(crate) conn: Patient<C>,
     operation: &'static str,
 }
 
@@ -171,16 +177,28 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Tx {
+    /// A transaction that may take as long as it takes.
+    pub(crate) fn endless(inner: DatabaseTransaction, operation: &'static str) -> Self {
+        Self { conn: Patient { inner, patience: Patience::endless() }, operation }
+    }
+
     /// Makes everything since the beginning happen.
     pub(crate) async fn commit(self) -> Result<()> {
-        let operation = self.operation;
-        self.conn.commit().await.map_err(|error| error::of_commit(operation, error))
+        let Self { conn: Patient { inner, patience }, operation } = self;
+        patience.wait(inner.commit()).await.map_err(|error| error::of_commit(operation, error))
     }
 
     /// Waits until no other transaction that locked the same name is open, and keeps others out until this one ends.
     /// Names share 256 rows by their hash: rows, unlike advisory locks, work on every database, and this many stay few.
     pub(crate) async fn lock(&self, name: &str) -> Result<()> {
-        let slot = locks::ActiveModel { slot: ActiveValue::Set(i32::from(sha256(name.as_bytes())[0])) };
+        let slot = i32::from(sha256(name.as_bytes())[0]);
+        if self.conn.get_database_backend() == DbBackend::MySql {
+            // Two that insert a row which neither finds may lock each other up there: all rows were inserted by the schema.
+            let row = self.check(locks::Entity::find_by_id(slot).lock_exclusive().one(&self.conn).await)?;
+            let lost = || self.error(StorageErrorKind::Inconsistent).detail("locks has lost a row");
+            return row.map(drop).ok_or_else(lost);
+        }
+        let slot = locks::ActiveModel { slot: ActiveValue::Set(slot) };
         let conflict = OnConflict::column(locks::Column::Slot).update_column(locks::Column::Slot).to_owned();
         let insert = locks::Entity::insert(slot).on_conflict(conflict);
         self.check(insert.exec_without_returning(&self.conn).await).map(drop)

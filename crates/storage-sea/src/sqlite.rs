@@ -14,6 +14,7 @@ use tokenward_plugin::{BackendDef, BuildError, Prepared};
 use tokenward_storage::{Storage, StorageContext};
 
 use crate::config::SqliteConfig;
+use crate::patience::Patience;
 use crate::session::Database;
 use crate::store::SeaStorage;
 
@@ -62,6 +63,8 @@ fn storage(read: SqlitePool, write: SqlitePool, lock: Option<File>) -> SeaStorag
     let database = Database {
         read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
         write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
+        patience: Patience::endless(),
+        migrations: None,
     };
     SeaStorage::new(database, lock)
 }

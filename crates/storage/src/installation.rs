@@ -39,6 +39,15 @@ pub enum ClaimOutcome {
     },
 }
 
+/// A number that only grows, as long as nobody puts the database back to an earlier state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What it was.
+    pub before: i64,
+    /// What it is now.
+    pub after: i64,
+}
+
 /// The installation as a whole.
 #[async_trait]
 pub trait InstallationStore: Send + Sync {
@@ -58,6 +67,14 @@ pub trait InstallationStore: Send + Sync {
     /// The installation's identifier: the stored one, else `candidate`, which is then stored. Of many at once all get the
     /// same.
     async fn installation_id(&self, candidate: &str) -> Result<String>;
+
+    /// The time by the database's clock, which all servers share.
+    async fn time(&self) -> Result<Timestamp>;
+
+    /// Moves the installation's mark ahead, to `now` in microseconds or one beyond what it was, and gives it before and
+    /// after. Of many at once each gets another. Whoever remembers a mark that the database is behind of, knows that the
+    /// database was put back to an earlier state.
+    async fn advance_mark(&self, now: Timestamp) -> Result<Mark>;
 
     /// Claims the database for one server until `ttl` from now by the database's clock, unless another server's claim
     /// holds. The same server's claim is renewed.

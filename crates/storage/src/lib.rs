@@ -34,11 +34,11 @@ pub use connection::{
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
 pub use installation::{
-    ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, SchemaStatus, ServerClaim,
+    ClaimOutcome, DataKeyRecord, InstallationStore, KekCheck, KeyStore, Mark, SchemaStatus, ServerClaim,
 };
 pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
 pub use page::{MAX_PAGE_SIZE, Page, PageRequest};
-pub use refresh::{Attempt, BeginAttempt, CommitOutcome, RefreshCommit, RefreshStore, Spare};
+pub use refresh::{Attempt, BeginAttempt, CommitOutcome, FENCE_JUMP, RefreshCommit, RefreshStore, Spare};
 pub use tenant::{Tenant, TenantState, TenantStore};
 
 /// Counts the changes of a row, from 1; callers see it as an etag.

@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokenward_types::{ConnectionId, Sealed, TenantId, Timestamp};
+use tokenward_types::{ConnectionId, ProviderName, Sealed, TenantId, Timestamp};
 
 use crate::{Connection, Result, TokenSet};
+
+/// How far fences move ahead when the database was put back to an earlier state.
+pub const FENCE_JUMP: i64 = 1 << 32;
 
 /// What is asked for when a refresh begins.
 #[derive(Clone, Debug)]
@@ -108,7 +111,8 @@ pub trait RefreshStore: Send + Sync {
 
     /// Stores an attempt's tokens where the stored grant fence is below the attempt's and the epoch is the attempt's; a
     /// lost lease alone never discards them. The attempt's row goes, the lease is released if it is the attempt's, and
-    /// the state becomes active. A stored refresh token that is not the one that the attempt spent becomes a spare.
+    /// the state becomes active. Where the database was put back to an earlier state, the attempt's fence may be ahead of the
+    /// lease fence, which then follows. A stored refresh token that is not the one that the attempt spent becomes a spare.
     ///
     /// Rejected: the attempt's row goes and, if the epoch is the attempt's and the answer rotated, its refresh token
     /// becomes a spare. The three spares with the highest token fences are kept. If the connection is revoked and the answer
@@ -126,6 +130,14 @@ pub trait RefreshStore: Send + Sync {
         fence: i64,
         resolved: bool,
     ) -> Result<bool>;
+
+    /// Releases every lease of an owner that is certainly gone; its attempts stay as unresolved. How many there were.
+    async fn release_leases(&self, owner: &str) -> Result<u64>;
+
+    /// After the database was put back to an earlier state: the provider's active connections become suspect for this
+    /// reason; leases of its connections are released, and their lease fences and versions move ahead by [`FENCE_JUMP`], so that
+    /// none that was given before is given again. How many connections became suspect.
+    async fn distrust_grants(&self, provider: &ProviderName, reason: &str, now: Timestamp) -> Result<u64>;
 
     /// Unresolved attempts of one connection, newest first.
     async fn list_attempts(&self, tenant: &TenantId, connection: &ConnectionId) -> Result<Vec<Attempt>>;

@@ -12,14 +12,22 @@ use std::io::Write as _;
 pub fn part(env: &str, part_name: &str, test: &str) -> Option<String> {
     let value = std::env::var(env).ok().filter(|value| !value.is_empty());
     if value.is_none() {
-        let demanded = std::env::var("TOKENWARD_REQUIRE_PARTS").is_ok_and(|demand| demand == "1");
-        assert!(!demanded, "{test} needs {part_name}: set {env}");
-        eprintln!("SKIPPED {test}: needs {part_name}; set {env}");
-        if let Ok(path) = std::env::var("TOKENWARD_SKIP_LOG") {
-            log_skip(&path, test, part_name).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
-        }
+        missing(part_name, &format!("set {env}"), test);
     }
     value
+}
+
+/// Notes that a test is skipped because a part, or something about it, is missing.
+///
+/// # Panics
+/// When all parts are demanded, or the skip cannot be logged.
+pub fn missing(part_name: &str, remedy: &str, test: &str) {
+    let demanded = std::env::var("TOKENWARD_REQUIRE_PARTS").is_ok_and(|demand| demand == "1");
+    assert!(!demanded, "{test} needs {part_name}: {remedy}");
+    eprintln!("SKIPPED {test}: needs {part_name}; {remedy}");
+    if let Ok(path) = std::env::var("TOKENWARD_SKIP_LOG") {
+        log_skip(&path, test, part_name).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+    }
 }
 
 fn log_skip(path: &str, test: &str, part_name: &str) -> std::io::Result<()> {
@@ -34,4 +42,29 @@ fn log_skip(path: &str, test: &str, part_name: &str) -> std::io::Result<()> {
 /// As [`part`].
 pub fn postgres_url(test: &str) -> Option<String> {
     part("TOKENWARD_TEST_POSTGRES_URL", "PostgreSQL", test)
+}
+
+/// The URL of a PostgreSQL 18 superuser, from `TOKENWARD_TEST_POSTGRES18_URL`, used as that of [`postgres_url`].
+///
+/// # Panics
+/// As [`part`].
+pub fn postgres18_url(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_POSTGRES18_URL", "PostgreSQL 18", test)
+}
+
+/// The URL of a PostgreSQL superuser behind a pgbouncer that pools by transaction, from `TOKENWARD_TEST_PGBOUNCER_URL`.
+///
+/// # Panics
+/// As [`part`].
+pub fn pgbouncer_url(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_PGBOUNCER_URL", "pgbouncer", test)
+}
+
+/// The URL of a MariaDB user who may do everything, from `TOKENWARD_TEST_MARIADB_URL`; each test creates a database of its
+/// own there.
+///
+/// # Panics
+/// As [`part`].
+pub fn mariadb_url(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_MARIADB_URL", "MariaDB", test)
 }

@@ -154,6 +154,53 @@ impl Clock for ManualClock {
     }
 }
 
+/// A clock that keeps the time of another one, such as the database's: between two looks at it, it runs with this
+/// machine's monotonic clock, so that jumps of this machine's wall clock do not show. Clones share the time.
+#[derive(Clone, Debug)]
+pub struct FollowingClock {
+    own: Arc<dyn Clock>,
+    /// The other clock's time at the zero of this machine's monotonic clock.
+    origin: Arc<AtomicI64>,
+}
+
+impl FollowingClock {
+    /// A difference below this is left: looking at the other clock takes time, and time should not step back for nothing.
+    pub const TOLERANCE: Duration = Duration::from_millis(100);
+
+    /// A clock that shows `own`'s time until it is told the other one's.
+    pub fn new(own: Arc<dyn Clock>) -> Self {
+        let origin = own.now() - own.monotonic().since(Monotonic::default());
+        Self { own, origin: Arc::new(AtomicI64::new(origin.0)) }
+    }
+
+    /// Takes over the other clock's time, which was `theirs` at some moment between `asked` and now. A look that took
+    /// longer than the tolerance tells nothing about a difference that is smaller than it took.
+    pub fn follow(&self, theirs: Timestamp, asked: Monotonic) {
+        let took = self.own.monotonic().since(asked);
+        let then = asked + took / 2;
+        let ours = self.at(then);
+        let difference = theirs.since(ours).max(ours.since(theirs));
+        if difference > Self::TOLERANCE.max(took) {
+            let origin = theirs - then.since(Monotonic::default());
+            self.origin.store(origin.0, Ordering::SeqCst);
+        }
+    }
+
+    fn at(&self, monotonic: Monotonic) -> Timestamp {
+        Timestamp(self.origin.load(Ordering::SeqCst)) + monotonic.since(Monotonic::default())
+    }
+}
+
+impl Clock for FollowingClock {
+    fn now(&self) -> Timestamp {
+        self.at(self.own.monotonic())
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        self.own.monotonic()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,5 +229,32 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.monotonic().since(before), Duration::from_secs(5));
         assert_eq!(clock.now(), Timestamp::from_secs(6));
+    }
+
+    #[test]
+    fn a_following_clock_shows_the_time_of_the_other_whatever_this_machines_wall_clock_does() {
+        let own = ManualClock::new(Timestamp::from_secs(3600));
+        own.advance(Duration::from_secs(9));
+        let clock = FollowingClock::new(Arc::new(own.clone()));
+        assert_eq!(clock.now(), Timestamp::from_secs(3609));
+        clock.follow(Timestamp::from_secs(100), own.monotonic());
+        own.set_wall(Timestamp::from_secs(7200));
+        own.advance(Duration::from_secs(5));
+        assert_eq!(clock.now(), Timestamp::from_secs(105));
+        assert_eq!(clock.monotonic(), own.monotonic());
+    }
+
+    #[test]
+    fn a_following_clock_leaves_what_is_too_little_to_be_sure_of() {
+        let own = ManualClock::new(Timestamp::from_secs(100));
+        let clock = FollowingClock::new(Arc::new(own.clone()));
+        clock.follow(Timestamp::from_micros(100_050_000), own.monotonic());
+        assert_eq!(clock.now(), Timestamp::from_secs(100));
+        let asked = own.monotonic();
+        own.advance(Duration::from_secs(2));
+        clock.follow(Timestamp::from_secs(102), asked);
+        assert_eq!(clock.now(), Timestamp::from_secs(102), "the answer took two seconds");
+        clock.follow(Timestamp::from_secs(99), own.monotonic());
+        assert_eq!(clock.now(), Timestamp::from_secs(99));
     }
 }

@@ -8,7 +8,7 @@ mod scopes;
 mod sealed;
 mod secret;
 
-pub use clock::{Clock, ManualClock, Monotonic, SystemClock, Timestamp};
+pub use clock::{Clock, FollowingClock, ManualClock, Monotonic, SystemClock, Timestamp};
 pub use id::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, InvalidId, OAuthClientId, Principal, ProviderName,
     RequestId, TenantId, generate_suffix,

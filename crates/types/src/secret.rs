@@ -35,31 +35,45 @@ pub fn random_token(rng: &dyn Rng) -> SecretString {
     SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref()))
 }
 
+/// Characters of a fingerprint.
+const FINGERPRINT_LENGTH: usize = 16;
+
 /// Names an access token without revealing it: the first 96 bits of its SHA-256, as base64url.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fingerprint(String);
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; FINGERPRINT_LENGTH]);
 
 impl Fingerprint {
     /// The fingerprint of `token`.
     pub fn of(token: &SecretString) -> Self {
-        Self(BASE64_URL_SAFE_NO_PAD.encode(&sha256(token.expose_secret().as_bytes())[..12]))
+        let mut text = [0; FINGERPRINT_LENGTH];
+        let hash = sha256(token.expose_secret().as_bytes());
+        #[expect(clippy::expect_used, reason = "12 bytes have 16 characters")]
+        BASE64_URL_SAFE_NO_PAD.encode_slice(&hash[..12], &mut text).expect("12 bytes fit");
+        Self(text)
     }
 
     /// A fingerprint as a caller sends it back; `None` when it cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
-        let well_formed = text.len() == 16 && BASE64_URL_SAFE_NO_PAD.decode(text).is_ok();
-        well_formed.then(|| Self(text.to_owned()))
+        let characters = text.as_bytes().try_into().ok()?;
+        BASE64_URL_SAFE_NO_PAD.decode(text).is_ok().then_some(Self(characters))
     }
 
     /// The text form.
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Both ways to make one give base64url.
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -120,19 +120,39 @@ async fn a_token_that_was_got_during_an_outage_is_served_and_stored_afterwards()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_with_a_token_that_cannot_be_stored_fails_and_names_the_connection() {
+async fn a_stop_with_a_token_that_cannot_be_stored_fails_and_names_the_connection_and_the_journal() {
     let Some((mut world, proxy)) = behind_a_proxy().await else { return };
     world.settings.set("server.shutdown_grace", "1s");
     world.restart().await;
-    let connection = get_while_the_database_goes_away(&world, &proxy).await.connection_id;
+    let served = get_while_the_database_goes_away(&world, &proxy).await;
     let ended = world.take_server().process.end(tokenward_tests::Signal::Terminate).await;
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("could not be stored: warm/{connection}")), "{}", ended.stderr);
+    let named = format!("{}: warm/{}", world.settings.journal_dir().display(), served.connection_id);
+    assert!(ended.stderr.contains(&named), "{}", ended.stderr);
 
-    // HubSpot's refresh tokens do not rotate, so that nothing is lost.
     proxy.restore();
     world.restart().await;
-    world.get_token("warm").await.unwrap();
+    assert_eq!(world.get_token("warm").await.unwrap().access_token, served.access_token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_got_during_an_outage_outlives_the_death_of_the_server() {
+    let Some((mut world, proxy)) = behind_a_proxy().await else { return };
+    let mut sql = Sql::open(&world.database).await;
+    let fence = sql.grant_fence("warm").await + 1;
+    let served = get_while_the_database_goes_away(&world, &proxy).await;
+    world.take_server().crash().await;
+    assert_eq!(sql.grant_fence("warm").await, fence, "the database has not heard of it");
+
+    proxy.restore();
+    world.restart().await;
+    assert!(sql.grant_fence("warm").await > fence);
+    assert_eq!(sql.count("attempts").await, 0);
+    assert_eq!(world.get_token("warm").await.unwrap().access_token, served.access_token);
+    let left = std::fs::read_dir(world.settings.journal_dir()).unwrap().filter(|file| {
+        file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|kind| kind == "entry"))
+    });
+    assert_eq!(left.count(), 0, "what is stored is gone from the journal");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,7 @@ impl Sql {
                 Self::Sqlite(options.connect().await.unwrap())
             }
             Database::Postgres { url, .. } => Self::Postgres(PgConnection::connect(url).await.unwrap()),
+            Database::Mariadb { .. } => panic!("its dialect is not spoken here"),
         }
     }
 

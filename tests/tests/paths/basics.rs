@@ -25,3 +25,9 @@ async fn a_connected_tenants_token_opens_the_vendors_api_on_postgresql() {
     let Some(database) = Database::postgres().await else { return };
     a_connected_tenants_token_opens_the_vendors_api(database).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_tenants_token_opens_the_vendors_api_on_mariadb() {
+    let Some(database) = Database::mariadb().await else { return };
+    a_connected_tenants_token_opens_the_vendors_api(database).await;
+}

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Part, Ready, apt};
+use super::{Part, Ready, Setup, apt};
 use crate::shell;
 use crate::workspace::Workspace;
 
 /// Debian's Chromium; the tests drive it with playwright-core.
 pub(crate) const PART: Part = Part { name: "chromium", variable: "TOKENWARD_TEST_CHROMIUM", set_up };
 
-fn set_up(_: &Workspace) -> Result<Ready> {
+fn set_up(_: &Workspace, _: &Setup) -> Result<Ready> {
     if find().is_none() {
         apt::install("chromium")?;
     }

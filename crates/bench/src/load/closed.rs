@@ -1,16 +1,12 @@
 //! As many calls as the server answers: each one follows the answer of another.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::peer::Wire;
-use super::{Outcome, Peer, Random, Workload};
+use super::wire::Wire;
+use super::{CallError, Outcome, Random, Workload};
 use crate::machine;
 
 /// What a closed loop looks like.
@@ -48,19 +44,25 @@ pub struct ClosedOutcome {
 /// # Errors
 /// When the server cannot be reached, or is gone.
 pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<ClosedOutcome> {
-    let mut links = Vec::new();
+    let mut wires = Vec::new();
     for _ in 0..plan.connections {
-        links.push(Peer::connect_apart(workload.address).await?);
+        // One after the other, so that a server that deals connections out does so evenly.
+        wires.push(Wire::connect(workload).await?);
     }
     let from = Instant::now() + plan.warmup;
     let until = from + plan.time;
     let mut random = Random::new(plan.seed);
     let mut workers = Vec::new();
-    for (peer, wire) in links {
-        let slots: FuturesUnordered<_> = (0..plan.streams)
-            .map(|_| work(peer.clone(), workload.clone(), Random::new(random.number()), from, until))
-            .collect();
-        workers.push(tokio::spawn(drive(wire, slots)));
+    for wire in wires {
+        let picks = Random::new(random.number());
+        let calls = workload.calls.len();
+        workers.push(tokio::spawn(async move {
+            let mut outcome = Outcome::new();
+            if let Err(error) = drive(wire, calls, plan.streams, picks, from, until, &mut outcome).await {
+                outcome.failed(&error);
+            }
+            outcome
+        }));
     }
     let own = std::process::id();
     tokio::time::sleep_until(from).await;
@@ -78,48 +80,31 @@ pub async fn closed_loop(workload: &Workload, plan: Closed, pid: u32) -> Result<
     Ok(ClosedOutcome { outcome, time, server_cpu, client_cpu, other_cpu })
 }
 
-/// Polls a connection and the calls over it as one task: what they send leaves at once, while the server works on what
-/// other connections sent. As tasks of their own all calls would wait for each other.
-async fn drive(mut wire: Wire, mut slots: FuturesUnordered<impl Future<Output = Outcome>>) -> Outcome {
-    let mut outcome = Outcome::new();
-    poll_fn(|cx| {
-        // An error of the wire is the error of every call over it.
-        let _ = wire.poll_unpin(cx);
-        while let Poll::Ready(Some(of_slot)) = slots.poll_next_unpin(cx) {
-            outcome.add(&of_slot);
-        }
-        let _ = wire.poll_unpin(cx);
-        if slots.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    outcome
-}
-
-async fn work(
-    mut peer: Peer,
-    workload: Workload,
-    mut random: Random,
+/// Keeps `streams` calls in flight until the time is over, and waits for the last ones.
+async fn drive(
+    mut wire: Wire,
+    calls: usize,
+    streams: usize,
+    mut picks: Random,
     from: Instant,
     until: Instant,
-) -> Outcome {
-    let mut outcome = Outcome::new();
-    let mut begin = Instant::now();
-    while begin < until {
-        let Some(call) = random.pick(&workload.calls) else { break };
-        let result = peer.call(call).await;
-        let end = Instant::now();
-        match result {
-            Ok(_) if end >= from && end < until => outcome.succeeded(end - begin),
-            Ok(_) => {}
-            Err(error) => {
-                outcome.failed(&error);
-                // A server that is gone must not be asked millions of times.
-                if matches!(error, super::CallError::Http(_)) {
-                    break;
-                }
-            }
+    outcome: &mut Outcome,
+) -> Result<(), CallError> {
+    let mut done = Vec::new();
+    let mut now = Instant::now();
+    loop {
+        while now < until && wire.in_flight() < streams && wire.has_room() {
+            wire.send(picks.below(calls), now);
         }
-        begin = end;
+        if wire.in_flight() == 0 {
+            return Ok(());
+        }
+        wire.flush().await?;
+        wire.readable().await?;
+        wire.read(&mut done)?;
+        now = Instant::now();
+        for call in done.drain(..) {
+            outcome.count(&call, now, now >= from && now < until);
+        }
     }
-    outcome
 }

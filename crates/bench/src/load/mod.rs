@@ -1,10 +1,13 @@
-//! The load generator. It speaks HTTP/2 by the `h2` crate on the current thread, because a full gRPC client would cost more
-//! than the server that it measures.
+//! The load generator. It works on the current thread with calls that were encoded beforehand, because a full gRPC client
+//! would cost more than the server that it measures.
 
 mod closed;
 mod each;
+mod frames;
 mod open;
 mod peer;
+mod script;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +20,28 @@ pub use each::{Answered, each};
 pub use open::{Open, open_loop};
 pub use peer::{CallError, Peer};
 
+use script::Script;
+use tokio::time::Instant;
+use wire::Done;
+
 use crate::requests::Call;
 
 /// Calls to one server, picked from at random.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// The server.
-    pub address: SocketAddr,
-    /// The calls.
-    pub calls: Arc<[Call]>,
+    address: SocketAddr,
+    calls: Arc<[Call]>,
+    script: Arc<Script>,
+}
+
+impl Workload {
+    /// Calls, of which there must be one at least.
+    ///
+    /// # Errors
+    /// When they cannot be encoded.
+    pub async fn new(address: SocketAddr, calls: Arc<[Call]>) -> anyhow::Result<Self> {
+        Ok(Self { address, script: Arc::new(Script::new(&calls).await?), calls })
+    }
 }
 
 /// What came of many calls.
@@ -45,6 +61,15 @@ impl Outcome {
     /// Nothing yet.
     pub fn new() -> Self {
         Self { calls: 0, errors: 0, first_error: None, latencies: latencies() }
+    }
+
+    /// Notes a call that has ended; successes are only counted if they are in the measured time.
+    fn count(&mut self, call: &Done, now: Instant, counts: bool) {
+        if !call.is_right {
+            self.failed(&CallError::Wrong);
+        } else if counts {
+            self.succeeded(now - call.since);
+        }
     }
 
     fn succeeded(&mut self, latency: Duration) {

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Outcome, Peer, Random, Workload};
+use super::wire::Wire;
+use super::{CallError, Outcome, Random, Workload};
+use crate::stats::float;
 
 /// How often calls that are due are sent. The runtime's own timer only knows milliseconds.
 const TICK: Duration = Duration::from_micros(200);
@@ -18,7 +19,7 @@ const TICK: Duration = Duration::from_micros(200);
 /// What an open loop looks like.
 #[derive(Clone, Copy, Debug)]
 pub struct Open {
-    /// Connections.
+    /// Connections, which take turns.
     pub connections: usize,
     /// Calls per second.
     pub rate: f64,
@@ -26,8 +27,6 @@ pub struct Open {
     pub warmup: Duration,
     /// Time that is counted.
     pub time: Duration,
-    /// The most calls in flight; further ones wait, and the wait counts.
-    pub max_in_flight: usize,
     /// Which calls are picked.
     pub seed: u64,
 }
@@ -37,65 +36,101 @@ pub struct Open {
 /// # Errors
 /// When the server cannot be reached.
 pub async fn open_loop(workload: &Workload, plan: Open) -> Result<Outcome> {
-    let peers = Peer::connect_many(workload.address, plan.connections).await?;
-    let outcome = Arc::new(Mutex::new(Outcome::new()));
-    let places = Arc::new(Semaphore::new(plan.max_in_flight));
-    let mut random = Random::new(plan.seed);
-    let pacer = Pacer::start()?;
-    let start = Instant::now();
-    let end = plan.warmup + plan.time;
-    let mut tasks = tokio::task::JoinSet::new();
-    let (mut sent, mut next) = (0_u64, Duration::ZERO);
-    while next < end {
-        while next <= start.elapsed() && next < end {
-            let (Some(peer), Some(call)) =
-                (peers.get(next_peer(sent, peers.len())), random.pick(&workload.calls))
-            else {
-                break;
-            };
-            let (mut peer, call, outcome) = (peer.clone(), call.clone(), Arc::clone(&outcome));
-            let place = Arc::clone(&places).acquire_owned().await?;
-            let intended = start + next;
-            let counts = next >= plan.warmup;
-            tasks.spawn(async move {
-                let result = peer.call(&call).await;
-                let mut outcome = outcome.lock();
-                match result {
-                    Ok(_) if counts => outcome.succeeded(intended.elapsed()),
-                    Ok(_) => {}
-                    Err(error) => outcome.failed(&error),
-                }
-                drop(place);
-            });
-            sent += 1;
-            next = Duration::from_secs_f64(crate::stats::float(sent) / plan.rate);
-        }
-        while tasks.try_join_next().is_some() {}
-        pacer.tick.notified().await;
+    let mut wires = Vec::new();
+    for _ in 0..plan.connections {
+        wires.push(Wire::connect(workload).await?);
     }
-    while tasks.join_next().await.is_some() {}
-    let outcome = outcome.lock().clone();
+    let ticks: Vec<Arc<Notify>> = wires.iter().map(|_| Arc::default()).collect();
+    let _pacer = Pacer::start(ticks.clone())?;
+    let mut random = Random::new(plan.seed);
+    let start = Instant::now();
+    let mut workers = Vec::new();
+    for (number, (wire, tick)) in wires.into_iter().zip(ticks).enumerate() {
+        let schedule = Schedule { plan, start, next: crate::stats::count(number) };
+        let (picks, calls) = (Random::new(random.number()), workload.calls.len());
+        workers.push(tokio::spawn(async move {
+            let mut outcome = Outcome::new();
+            if let Err(error) = drive(wire, calls, picks, schedule, &tick, &mut outcome).await {
+                outcome.failed(&error);
+            }
+            outcome
+        }));
+    }
+    let mut outcome = Outcome::new();
+    for worker in workers {
+        outcome.add(&worker.await?);
+    }
     Ok(outcome)
 }
 
-fn next_peer(sent: u64, peers: usize) -> usize {
-    usize::try_from(sent).unwrap_or(0).checked_rem(peers).unwrap_or(0)
+/// When one of the connections sends.
+struct Schedule {
+    plan: Open,
+    start: Instant,
+    /// The number of its next call, among those of all connections.
+    next: u64,
+}
+
+impl Schedule {
+    /// The time of the next call; `None` when it was the last one.
+    fn next(&self) -> Option<Instant> {
+        let after = Duration::from_secs_f64(float(self.next) / self.plan.rate);
+        (after < self.plan.warmup + self.plan.time).then(|| self.start + after)
+    }
+
+    fn advance(&mut self) {
+        self.next += crate::stats::count(self.plan.connections);
+    }
+}
+
+async fn drive(
+    mut wire: Wire,
+    calls: usize,
+    mut picks: Random,
+    mut schedule: Schedule,
+    tick: &Notify,
+    outcome: &mut Outcome,
+) -> Result<(), CallError> {
+    let counts_from = schedule.start + schedule.plan.warmup;
+    let mut done = Vec::new();
+    loop {
+        let now = Instant::now();
+        while let Some(due) = schedule.next().filter(|due| *due <= now && wire.has_room()) {
+            wire.send(picks.below(calls), due);
+            schedule.advance();
+        }
+        if wire.in_flight() == 0 && schedule.next().is_none() {
+            return Ok(());
+        }
+        wire.flush().await?;
+        tokio::select! {
+            readable = wire.readable() => {
+                readable?;
+                wire.read(&mut done)?;
+                let now = Instant::now();
+                for call in done.drain(..) {
+                    let counts = call.since >= counts_from;
+                    outcome.count(&call, now, counts);
+                }
+            }
+            () = tick.notified() => {}
+        }
+    }
 }
 
 /// A thread that wakes the load generator every [`TICK`].
-struct Pacer {
-    tick: Arc<Notify>,
-    stop: Arc<AtomicBool>,
-}
+struct Pacer(Arc<AtomicBool>);
 
 impl Pacer {
-    fn start() -> Result<Self> {
-        let pacer = Self { tick: Arc::default(), stop: Arc::default() };
-        let (tick, stop) = (Arc::clone(&pacer.tick), Arc::clone(&pacer.stop));
+    fn start(ticks: Vec<Arc<Notify>>) -> Result<Self> {
+        let pacer = Self(Arc::default());
+        let stop = Arc::clone(&pacer.0);
         std::thread::Builder::new().name("pacer".to_owned()).spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(TICK);
-                tick.notify_one();
+                for tick in &ticks {
+                    tick.notify_one();
+                }
             }
         })?;
         Ok(pacer)
@@ -104,6 +139,6 @@ impl Pacer {
 
 impl Drop for Pacer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }

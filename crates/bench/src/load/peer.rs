@@ -22,8 +22,12 @@ pub enum CallError {
     Http(h2::Error),
     /// The server answered with an error: status code and message.
     Grpc(String, String),
-    /// The answer is not the expected one.
+    /// The answer is not the expected one, or an error.
     Wrong,
+    /// The connection broke.
+    Io(std::io::Error),
+    /// The server did something that ends the measurement.
+    Ended(&'static str),
 }
 
 impl fmt::Display for CallError {
@@ -32,6 +36,8 @@ impl fmt::Display for CallError {
             Self::Http(error) => write!(f, "{error}"),
             Self::Grpc(code, message) => write!(f, "gRPC status {code}: {message}"),
             Self::Wrong => f.write_str("the answer is not the expected one"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Ended(what) => f.write_str(what),
         }
     }
 }
@@ -44,9 +50,6 @@ impl From<h2::Error> for CallError {
     }
 }
 
-/// What reads and writes the bytes of a connection when it is polled.
-pub(super) type Wire = h2::client::Connection<TcpStream, Bytes>;
-
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Peer(SendRequest<Bytes>);
@@ -57,17 +60,6 @@ impl Peer {
     /// # Errors
     /// When nobody listens, or it is no HTTP/2.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let (peer, wire) = Self::connect_apart(address).await?;
-        // Its error, if any, is the error of every call over it.
-        tokio::spawn(wire);
-        Ok(peer)
-    }
-
-    /// Connects, and leaves it to the caller to poll the wire.
-    ///
-    /// # Errors
-    /// When nobody listens, or it is no HTTP/2.
-    pub(super) async fn connect_apart(address: SocketAddr) -> anyhow::Result<(Self, Wire)> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (send, connection) = h2::client::Builder::new()
@@ -77,7 +69,9 @@ impl Peer {
             .enable_push(false)
             .handshake(stream)
             .await?;
-        Ok((Self(send), connection))
+        // Its error, if any, is the error of every call over it.
+        tokio::spawn(connection);
+        Ok(Self(send))
     }
 
     /// Connects so many times, one after the other, so that a server that deals connections out does so evenly.
@@ -112,6 +106,12 @@ impl Peer {
             None => succeeded(&head.headers)?,
         }
         if call.expected.is_met_by(&answer) { Ok(answer) } else { Err(CallError::Wrong) }
+    }
+}
+
+impl From<std::io::Error> for CallError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
     }
 }
 

@@ -22,8 +22,6 @@ use crate::run::say;
 use crate::setup::Filled;
 use crate::stats::{count, float, median, micros_per_call, rate, round};
 
-/// The most calls in flight where the rate is fixed.
-const MAX_IN_FLIGHT: usize = 2_000;
 /// Percentiles of the open loop.
 const P50: f64 = 50.0;
 const P99: f64 = 99.0;
@@ -135,9 +133,9 @@ pub async fn measure(
     let mut same = echo(programs, folder, "bench-echo-same", text)?;
     let bearers: Vec<HeaderValue> = calls.iter().filter_map(|call| call.bearer().cloned()).collect();
     let servers = [
-        (Workload { address: gateway.site.service, calls: calls.clone() }, gateway.child.pid()),
-        (echo_workload(same.first_line().await?.parse()?, &calls, &bearers, options.seed)?, same.pid()),
-        (echo_workload(plain.first_line().await?.parse()?, &calls, &[], options.seed)?, plain.pid()),
+        (Workload::new(gateway.site.service, calls.clone()).await?, gateway.child.pid()),
+        (echo_workload(&mut same, &calls, &bearers, options).await?, same.pid()),
+        (echo_workload(&mut plain, &calls, &[], options).await?, plain.pid()),
     ];
 
     let logged = gateway.child.log_lines()?;
@@ -227,13 +225,20 @@ fn echo(programs: &Path, folder: &Path, name: &str, text: usize) -> Result<Child
     Child::start(name, folder, &mut command, true)
 }
 
-/// For each call of GetToken an echo of the same size; with its caller token where there are any.
-fn echo_workload(
-    address: SocketAddr,
+async fn echo_workload(
+    server: &mut Child,
     calls: &[Call],
     bearers: &[HeaderValue],
-    seed: u64,
+    options: &Options,
 ) -> Result<Workload> {
+    let address = server.first_line().await?.parse()?;
+    let calls: Arc<[Call]> = echoes(address, calls, bearers, options.seed)?.into();
+    each(address, calls.clone(), options.connections, 64).await?;
+    Workload::new(address, calls).await
+}
+
+/// For each call of GetToken an echo of the same size; with its caller token where there are any.
+fn echoes(address: SocketAddr, calls: &[Call], bearers: &[HeaderValue], seed: u64) -> Result<Vec<Call>> {
     let uri =
         Uri::builder().scheme("http").authority(address.to_string()).path_and_query(ECHO_PATH).build()?;
     let mut random = Random::new(seed);
@@ -248,7 +253,7 @@ fn echo_workload(
         let expected = Expected::StartsWith(Bytes::from(message.clone()));
         Call::new(&uri, bearers.get(index), &EchoRequest { message }, expected)
     });
-    Ok(Workload { address, calls: calls.collect() })
+    Ok(calls.collect())
 }
 
 async fn closed_round(server: &(Workload, u32), number: usize, options: &Options) -> Result<Sample> {
@@ -276,7 +281,6 @@ async fn open_round(workload: &Workload, number: usize, rate: f64, options: &Opt
         rate,
         warmup: options.warmup(),
         time: options.round_time(),
-        max_in_flight: MAX_IN_FLIGHT,
         seed: options.seed.wrapping_add(count(number)),
     };
     let outcome = open_loop(workload, plan).await?.all_right("paced round")?;
@@ -335,9 +339,9 @@ mod tests {
                 )
             })
             .into();
-        let same = echo_workload(address, &calls, &vec![bearer; 3], 1).unwrap();
-        let plain = echo_workload(address, &calls, &[], 1).unwrap();
-        for ((call, same), plain) in calls.iter().zip(&*same.calls).zip(&*plain.calls) {
+        let same = echoes(address, &calls, &vec![bearer; 3], 1).unwrap();
+        let plain = echoes(address, &calls, &[], 1).unwrap();
+        for ((call, same), plain) in calls.iter().zip(&same).zip(&plain) {
             assert_eq!(call.body.len(), same.body.len());
             assert_eq!(call.body.len(), plain.body.len());
             assert!(same.bearer().is_some() && plain.bearer().is_none());

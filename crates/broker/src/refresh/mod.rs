@@ -1,11 +1,17 @@
 //! Refreshing: one task per connection, detached from callers.
 //!
-//! `run` leases, calls the provider and classifies; `record` makes an answer durable and serves it; `judge` decides what a
-//! refusal means for the grant.
+//! `run` leases, calls the provider and classifies; `record` makes an answer durable and serves it, `save` and `journal` where
+//! the database does not take it at once; `judge` decides what a refusal means for the grant; `resolve` takes up what others
+//! left; `restored` notices a database that was put back.
 
+mod journal;
 mod judge;
+mod outage;
 mod record;
+mod resolve;
+mod restored;
 mod run;
+mod save;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +22,9 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokenward_types::{ConnectionId, TenantId, Timestamp};
 
-pub(crate) use record::{Fresh, Unsaved, expiry};
+pub(crate) use outage::Outage;
+pub(crate) use record::expiry;
+pub(crate) use save::{Kept, Unsaved};
 
 use crate::broker::Broker;
 use crate::token::LiveToken;
@@ -51,6 +59,16 @@ impl Flights {
             let Some(flight) = self.0.lock().values().next().cloned() else { return };
             let _ = flight.await;
         }
+    }
+
+    /// Whether none is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Whether a connection's refresh is under way.
+    pub(crate) fn contains(&self, tenant: &TenantId, connection: &ConnectionId) -> bool {
+        self.0.lock().contains_key(&(tenant.clone(), connection.clone()))
     }
 
     /// Waits for a connection's refresh, if one is under way.

@@ -1,28 +1,23 @@
-//! An answer that carries tokens is first made durable, then served; when the database is away it is served from memory and
-//! stored as soon as it can be.
+//! An answer that carries tokens is first made durable, then served: by the database, or by the journal when the database is
+//! away or slow.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokenward_provider::{ExpiresIn, TokenAnswer};
 use tokenward_storage::{CommitOutcome, Connection, ConnectionState, RefreshCommit, TokenSet};
-use tokenward_types::{
-    ConnectionId, ExposeSecret, Fingerprint, SecretString, TenantId, Timestamp, constant_time_eq,
-};
+use tokenward_types::{ExposeSecret, Fingerprint, Monotonic, SecretString, Timestamp, constant_time_eq};
+use tokio::task::JoinHandle;
 
+use super::save::Waiting;
 use crate::broker::{Broker, state_name};
 use crate::clients::ClientEntry;
 use crate::directory::Entry;
 use crate::token::LiveToken;
 use crate::{Error, Place, Reason, audit};
 
-/// How often a result is offered to a database that was away.
-const RETRY: Duration = Duration::from_millis(500);
-
-/// The same when the database answers with an error that is not an outage.
-const RETRY_AFTER_ERROR: Duration = Duration::from_secs(10);
+/// How long a caller waits for the database to take an answer, before the journal takes it.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Tokens as the provider gave them, and what they cost.
 pub(crate) struct Fresh {
@@ -33,45 +28,6 @@ pub(crate) struct Fresh {
     pub spent_fence: i64,
     /// The attempt's fence.
     pub fence: i64,
-}
-
-/// Results that wait for the database.
-#[derive(Default)]
-pub(crate) struct Unsaved(Mutex<HashMap<(TenantId, ConnectionId), usize>>);
-
-impl Unsaved {
-    /// The connections, as `tenant/connection`.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.0.lock().keys().map(|(tenant, connection)| format!("{tenant}/{connection}")).collect()
-    }
-
-    /// Whether a result of this connection waits.
-    pub(super) fn contains(&self, tenant: &TenantId, connection: &ConnectionId) -> bool {
-        let unsaved = self.0.lock();
-        !unsaved.is_empty() && unsaved.contains_key(&(tenant.clone(), connection.clone()))
-    }
-
-    /// Waits until there are none.
-    pub(crate) async fn finished(&self) {
-        while !self.0.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    fn add(&self, row: &Connection) {
-        *self.0.lock().entry((row.tenant.clone(), row.id.clone())).or_default() += 1;
-    }
-
-    fn remove(&self, row: &Connection) {
-        let mut unsaved = self.0.lock();
-        let key = (row.tenant.clone(), row.id.clone());
-        if let Some(count) = unsaved.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                unsaved.remove(&key);
-            }
-        }
-    }
 }
 
 /// When a token that was requested at `requested_at` expires, and whether that had to be assumed.
@@ -111,28 +67,82 @@ impl Broker {
             provider: row.provider.clone(),
             lifetime_assumed,
         });
-        match self.store(row, &fresh, &live).await {
-            Ok(outcome) => self.settle(row, outcome, live).await,
-            Err(error) if error.reason == Reason::NotFound => Err(error),
+        let answered = self.clock().monotonic();
+        let commit = match self.seal_commit(row, &fresh, &live).await {
+            Ok(commit) => Arc::new(commit),
+            Err(error) if error.reason == Reason::NotFound => return Err(error),
             Err(error) => {
-                if !is_outage(error.reason) {
-                    self.metrics().alert("refreshed_token_unsaved", row.id.as_str());
-                }
-                tracing::error!(
-                    tenant = %row.tenant,
-                    connection = %row.id,
-                    %error,
-                    detail = error.log_detail(),
-                    "a refreshed token cannot be stored yet; it is served from memory"
-                );
-                self.store_later(row.clone(), fresh, Arc::clone(&live));
+                self.report_unsaved(row, &error);
+                self.save_later(Waiting::unsealed(row.clone(), fresh, Arc::clone(&live)));
                 self.show_unsaved(row, &live);
-                Ok(live)
+                return Ok(live);
             }
+        };
+        let mut under_way = self.start_commit(&commit);
+        let committed = tokio::select! {
+            biased;
+            committed = &mut under_way => Some(committed),
+            () = self.timer().sleep(COMMIT_PATIENCE) => None,
+        };
+        let under_way = match committed {
+            Some(Ok(Ok(outcome))) => {
+                self.observe_durable(answered);
+                return self.settle(row, outcome, live).await;
+            }
+            Some(Ok(Err(error))) => {
+                self.report_unsaved(row, &error);
+                None
+            }
+            Some(Err(error)) => {
+                self.report_unsaved(row, &Error::new(Reason::Internal, "internal error").internal(error));
+                None
+            }
+            // The database takes its time, and goes on trying.
+            None => Some(under_way),
+        };
+        let entry = self.journal_commit(&commit).await;
+        if entry.is_some() {
+            self.observe_durable(answered);
         }
+        self.save_later(Waiting::sealed(row.clone(), fresh, Arc::clone(&live), commit, entry, under_way));
+        self.show_unsaved(row, &live);
+        Ok(live)
     }
 
-    async fn store(&self, row: &Connection, fresh: &Fresh, live: &LiveToken) -> Result<CommitOutcome, Error> {
+    fn observe_durable(&self, answered: Monotonic) {
+        let took = self.clock().monotonic().since(answered);
+        self.metrics().rotation_to_durable.observe(took.as_secs_f64());
+    }
+
+    fn report_unsaved(&self, row: &Connection, error: &Error) {
+        if !is_outage(error.reason) {
+            self.metrics().alert("refreshed_token_unsaved", row.id.as_str());
+        }
+        tracing::error!(
+            tenant = %row.tenant,
+            connection = %row.id,
+            %error,
+            detail = error.log_detail(),
+            "a refreshed token cannot be stored yet; it is served all the same"
+        );
+    }
+
+    /// Offers a commit to the database, in a task that goes on when nobody waits for it any more.
+    pub(super) fn start_commit(
+        &self,
+        commit: &Arc<RefreshCommit>,
+    ) -> JoinHandle<Result<CommitOutcome, Error>> {
+        let (broker, commit) = (self.clone(), Arc::clone(commit));
+        self.spawn(async move { Ok(broker.storage().commit_refresh(&commit).await?) })
+    }
+
+    /// What is to be stored, with the tokens sealed for their row.
+    pub(super) async fn seal_commit(
+        &self,
+        row: &Connection,
+        fresh: &Fresh,
+        live: &LiveToken,
+    ) -> Result<RefreshCommit, Error> {
         let new = fresh.answer.refresh_token.as_ref();
         let rotated = new.is_some_and(|new| !is_same(new, &fresh.spent));
         let refresh_token = new.unwrap_or(&fresh.spent);
@@ -140,7 +150,7 @@ impl Broker {
         let sealer = self.sealer();
         let access = sealer.seal(place("access_token"), live.access_token.expose_secret().as_bytes()).await?;
         let refresh = sealer.seal(place("refresh_token"), refresh_token.expose_secret().as_bytes()).await?;
-        let commit = RefreshCommit {
+        Ok(RefreshCommit {
             tenant: row.tenant.clone(),
             connection: row.id.clone(),
             fence: fresh.fence,
@@ -156,11 +166,11 @@ impl Broker {
             rotated,
             account_name: fresh.answer.account_name.clone(),
             now: self.now(),
-        };
-        Ok(self.storage().commit_refresh(&commit).await?)
+        })
     }
 
-    async fn settle(
+    /// What a stored result means for memory and for who asked.
+    pub(super) async fn settle(
         &self,
         row: &Connection,
         outcome: CommitOutcome,
@@ -177,6 +187,7 @@ impl Broker {
                 Ok(live)
             }
             CommitOutcome::Rejected(stored) => {
+                self.metrics().refresh_rejected_commits.inc();
                 tracing::info!(tenant = %row.tenant, connection = %row.id, "a newer grant won over a refresh");
                 let usable = Self::is_usable(stored.state);
                 let (Some(tokens), true) = (&stored.tokens, usable) else {
@@ -200,42 +211,12 @@ impl Broker {
 
     /// Attempts from before this one that are old enough to be over: their tokens no longer matter.
     async fn resolve_older(&self, stored: &Connection) {
-        let over = self.now() - self.settings().lease * 4;
         let Ok(attempts) = self.storage().list_attempts(&stored.tenant, &stored.id).await else { return };
         for attempt in attempts {
-            if attempt.fence < stored.grant_fence && attempt.started_at < over {
+            if attempt.fence < stored.grant_fence && self.is_over(&stored.provider, &attempt) {
                 self.end_attempt(stored, attempt.fence, true).await;
             }
         }
-    }
-
-    fn store_later(&self, row: Connection, fresh: Fresh, live: Arc<LiveToken>) {
-        self.unsaved().add(&row);
-        self.metrics().unsaved.inc();
-        let broker = self.clone();
-        self.spawn(async move {
-            loop {
-                tokio::time::sleep(RETRY).await;
-                match broker.store(&row, &fresh, &live).await {
-                    Err(error) if error.reason == Reason::NotFound => {
-                        tracing::warn!(tenant = %row.tenant, connection = %row.id, "the tenant of a refreshed token is gone");
-                        break;
-                    }
-                    Err(error) if is_outage(error.reason) => {}
-                    Err(error) => {
-                        tracing::error!(tenant = %row.tenant, connection = %row.id, %error, detail = error.log_detail(), "a refreshed token cannot be stored");
-                        tokio::time::sleep(RETRY_AFTER_ERROR).await;
-                    }
-                    Ok(outcome) => {
-                        tracing::info!(tenant = %row.tenant, connection = %row.id, "a refreshed token is stored at last");
-                        let _ = broker.settle(&row, outcome, live).await;
-                        break;
-                    }
-                }
-            }
-            broker.metrics().unsaved.dec();
-            broker.unsaved().remove(&row);
-        });
     }
 
     /// A living token from a stored row.
@@ -307,6 +288,7 @@ pub(super) fn is_same(a: &SecretString, b: &SecretString) -> bool {
     constant_time_eq(a.expose_secret().as_bytes(), b.expose_secret().as_bytes())
 }
 
-fn is_outage(reason: Reason) -> bool {
+/// Whether it helps to wait for what does not answer.
+pub(super) fn is_outage(reason: Reason) -> bool {
     matches!(reason, Reason::StorageUnavailable | Reason::EncryptionUnavailable)
 }

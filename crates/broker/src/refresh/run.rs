@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation, TokenAnswer, TokenHint};
+use tokenward_provider::{ClientCredentials, ErrorClass, ProviderError, Rotation, TokenAnswer};
 use tokenward_storage::{BeginAttempt, Connection, ConnectionKind, ConnectionState};
 use tokenward_types::{ConnectionId, Monotonic, SecretString, TenantId};
 
-use super::{Fresh, Want};
+use super::Want;
+use super::record::Fresh;
+use super::restored::is_restored;
 use crate::broker::Broker;
 use crate::clients::ClientEntry;
 use crate::guard::{Permit, backoff};
@@ -49,13 +51,17 @@ impl Broker {
         loop {
             while self.unsaved().contains(tenant, id) && self.clock().monotonic().since(started) < patience {
                 // What this process has in hand is newer than the row.
-                tokio::time::sleep(LEASE_POLL).await;
+                self.timer().sleep(LEASE_POLL).await;
             }
             let row = self.read_usable(tenant, id, want).await?;
             if let Some(live) = self.stored_token(&row, want).await? {
                 return Ok(live);
             }
             self.check_patience(&row, want)?;
+            if self.is_left_alone(&row) && self.clock().monotonic().since(started) < patience {
+                self.timer().sleep(LEASE_POLL).await;
+                continue;
+            }
             let client = self.client_of(&row).await?;
             let permit = client.guard.admit(&client.client.id, self.now())?;
             if let Some(result) = self.try_secrets(&row, &client, &permit).await? {
@@ -73,9 +79,15 @@ impl Broker {
                 .retry_after(Duration::from_secs(1)));
             }
             if lease_held {
-                tokio::time::sleep(LEASE_POLL).await;
+                self.timer().sleep(LEASE_POLL).await;
             }
         }
+    }
+
+    /// Whether another server's lease lapsed only because the database was away: it may be about to store its result.
+    fn is_left_alone(&self, row: &Connection) -> bool {
+        let is_others = row.lease.as_ref().is_some_and(|lease| lease.owner != self.settings().server_id);
+        is_others && self.outage().is_settling(self.clock().monotonic())
     }
 
     async fn read_usable(
@@ -159,7 +171,7 @@ impl Broker {
         if matches!(want, Want::Now | Want::Confirm) {
             return Ok(());
         }
-        if row.state == ConnectionState::Suspect {
+        if row.state == ConnectionState::Suspect && !is_restored(row) {
             let again = row.state_since + self.settings().suspect_confirm_after;
             if now < again {
                 return Err(suspect(row).retry_after(again.until(now)));
@@ -168,7 +180,7 @@ impl Broker {
         let entry = self.directory().connection(&row.tenant, &row.id);
         let failing = entry.and_then(|entry| entry.snapshot().failing.clone());
         match failing.filter(|failing| failing.until > now) {
-            Some(failing) => Err(failing.error.retry_after(failing.until.until(now))),
+            Some(failing) => Err(failing.error.clone().retry_after(failing.until.until(now))),
             None => Ok(()),
         }
     }
@@ -198,7 +210,7 @@ impl Broker {
             }
             let token = self.stored_refresh_token(&row).await?;
             if !self.may_be_spent(&row, client, &credentials, &token).await? {
-                return self.judge_spent(&row, client, permit).await.map(Some);
+                return self.judge_spent(&row, (client, &credentials), permit, &token, secret_version).await;
             }
             let Some(held) = self.lease(&row, secret_version).await? else { return Ok(None) };
             let called = self.call(client, &credentials, &token, &held).await;
@@ -224,10 +236,7 @@ impl Broker {
                     refused = Some(error);
                 }
                 Called::Failed(error) if error.class == ErrorClass::GrantDead => {
-                    return self
-                        .judge_dead(&row, (client, &credentials), permit, &held, &token, error)
-                        .await
-                        .map(Some);
+                    return self.judge_dead(&row, (client, &credentials), permit, &held, &token, error).await;
                 }
                 Called::Failed(error) => return Err(self.failed(&row, client, permit, &held, &error).await),
             }
@@ -262,7 +271,8 @@ impl Broker {
 
     /// Whether a refresh token may be spent. Where a spent one that comes again ends the grant, and this one may
     /// have been spent, it is asked about first; where nothing can be asked, it is replayed once, as the last resort, when whoever
-    /// got an answer has had the time to store it.
+    /// got an answer has had the time to store it. In a database that was put back, every token may have been spent, and
+    /// long ago.
     async fn may_be_spent(
         &self,
         row: &Connection,
@@ -271,7 +281,8 @@ impl Broker {
         token: &SecretString,
     ) -> Result<bool, Error> {
         let info = client.provider.info();
-        if info.rotation != Rotation::Strict {
+        let is_restored = is_restored(row);
+        if info.rotation == Rotation::None || (info.rotation != Rotation::Strict && !is_restored) {
             return Ok(true);
         }
         let attempts = self.storage().list_attempts(&row.tenant, &row.id).await?;
@@ -280,17 +291,15 @@ impl Broker {
             return Ok(true);
         }
         if info.introspection {
-            let told = client.provider.introspect(credentials, token, TokenHint::RefreshToken).await;
-            return told.map(|told| told.active).map_err(|error| {
-                let answer = Error::new(
-                    Reason::ProviderUnavailable,
-                    "the outcome of a refresh is unknown, and the provider does not tell whether its token still lives",
-                );
-                self.note_failure(row, answer.internal(error), None)
-            });
+            return self.lives(row, (client, credentials), token).await;
         }
         let now = self.now();
-        let over = spender.map_or(now, |attempt| attempt.started_at + self.settings().lease * 4);
+        let stored_by_then = self.settings().lease * 4;
+        let over = match spender {
+            Some(attempt) => attempt.started_at + stored_by_then,
+            None if is_restored => row.state_since + stored_by_then,
+            None => now,
+        };
         if now < over {
             let answer = Error::new(Reason::ProviderUnavailable, "the outcome of a refresh is not known yet");
             return Err(self.note_failure(row, answer, Some(over.until(now))));
@@ -310,6 +319,10 @@ impl Broker {
             now: self.now(),
         };
         let attempt = self.storage().begin_attempt(&row.tenant, &row.id, &begin).await?;
+        if attempt.is_some() && row.lease.is_some() {
+            // It was not released: its holder is gone, or takes longer than it may.
+            self.metrics().refresh_takeovers.inc();
+        }
         Ok(attempt.map(|attempt| Held { fence: attempt.fence, since }))
     }
 
@@ -326,6 +339,9 @@ impl Broker {
             return Called::Contended;
         }
         let result = client.provider.refresh(credentials, token).await;
+        if result.as_ref().is_err_and(|error| !error.outcome_is_certain()) {
+            self.metrics().refresh_unknown_outcomes.inc();
+        }
         let outcome = result.as_ref().map_or_else(|error| error.class.as_str(), |_| "ok");
         let provider = client.client.provider.to_string();
         self.metrics().refreshes.get_or_create(&RefreshLabels { provider, outcome }).inc();
@@ -405,7 +421,8 @@ impl Broker {
             let until = self.now() + wait;
             entry.update(|snapshot| {
                 let error = error.clone();
-                snapshot.failing = Some(crate::directory::Failing { error, until, tries: tries + 1 });
+                snapshot.failing =
+                    Some(Arc::new(crate::directory::Failing { error, until, tries: tries + 1 }));
             });
             self.plan_retry(&entry, until);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokenward_broker::admin::{NewAccessRule, NewOAuthClient, NewTenant};
-use tokenward_broker::{Actor, Broker, Error, Metrics, Parts, Settings, Token, TokenRequest};
+use tokenward_broker::{Actor, Broker, Error, Metrics, Parts, RuntimeTimer, Settings, Token, TokenRequest};
 use tokenward_hubspot_sim::{ClockKind, GrantRequest, HubspotSim, RunningSim, SimConfig, SimHandle};
 use tokenward_plugin::Section;
 use tokenward_provider::ProviderContext;
@@ -240,6 +240,8 @@ async fn broker(
         rng: Arc::new(SeededRng::new(7)),
         settings,
         metrics: Metrics::new(),
+        journal: None,
+        timer: Arc::new(RuntimeTimer),
     })
     .await
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokenward_auth::Caller;
 use tokenward_broker::{Actor, Error, Reason};
-use tokenward_types::{RequestId, TenantId};
+use tokenward_types::TenantId;
 use tonic::{Extensions, Status};
 
+use super::request_id::CallId;
 use crate::error_table::lookup;
 
 /// The authenticated caller and its request.
@@ -16,7 +17,7 @@ pub(crate) struct Call {
     /// Who calls.
     pub caller: Arc<Caller>,
     /// The request's identifier.
-    pub request_id: RequestId,
+    pub id: CallId,
 }
 
 impl Call {
@@ -30,7 +31,7 @@ impl Call {
     pub(crate) fn actor<M>(request: tonic::Request<M>) -> Result<(Actor, M), Status> {
         let (_, mut extensions, message) = request.into_parts();
         let call = Self::take(&mut extensions)?;
-        Ok((Actor { principal: call.caller.principal.clone(), request_id: call.request_id }, message))
+        Ok((Actor { principal: call.caller.principal.clone(), request_id: call.id.to_id() }, message))
     }
 }
 

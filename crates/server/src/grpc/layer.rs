@@ -14,7 +14,6 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use secrecy::{ExposeSecret, SecretString};
 use tokenward_auth::{AuthError, AuthErrorReason, Authenticator, Caller, bearer_token};
 use tokenward_broker::{Broker, Error, Reason};
-use tokenward_types::RequestId;
 use tokio::runtime::Handle;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -23,10 +22,12 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::call::{Call, Refusal};
+use super::direct::GET_TOKEN;
 use super::methods::is_open;
 use super::metrics::{CallMetrics, MeteredMethod, UNKNOWN_METHOD};
 use super::report;
-use super::request_id::{REQUEST_ID, RequestIds, request_span};
+use super::request_id::{CallId, REQUEST_ID, RequestIds, request_span};
+use super::token_service::Tokens;
 
 /// The header in which a caller says how long it waits.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -53,6 +54,8 @@ pub(crate) struct Gate {
 #[derive(Clone)]
 pub(crate) struct CallService {
     inner: Routes,
+    /// Answers GetToken without the router; only the service listener has it.
+    tokens: Option<Tokens>,
     gate: Arc<Gate>,
     ids: Arc<RequestIds>,
     in_flight: Arc<AtomicUsize>,
@@ -63,7 +66,13 @@ impl CallService {
     /// A layer around `inner` that lets `max_in_flight` calls through at once.
     pub(crate) fn new(inner: Routes, gate: Arc<Gate>, max_in_flight: usize) -> Self {
         let ids = Arc::new(RequestIds::new(gate.broker.rng()));
-        Self { inner: inner.prepare(), gate, ids, in_flight: Arc::default(), max_in_flight }
+        Self { inner: inner.prepare(), tokens: None, gate, ids, in_flight: Arc::default(), max_in_flight }
+    }
+
+    /// Answers GetToken directly.
+    pub(crate) fn with_tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens);
+        self
     }
 
     async fn answer(mut self, request: Request<Body>) -> Response<Body> {
@@ -72,26 +81,27 @@ impl CallService {
         }
         let gate = Arc::clone(&self.gate);
         let started = gate.broker.clock().monotonic();
-        let (request_id, id_header) = self.ids.of(request.headers());
+        let id = self.ids.of(request.headers());
         let method = gate.metrics.find(request.uri().path());
         let mut caller = None;
         let mut response = match method {
             None => Status::unimplemented("there is no such method").into_http(),
-            Some(method) => match self.admit(request, method, &request_id, &mut caller).await {
+            Some(method) => match self.admit(request, method, &id, &mut caller).await {
                 Ok(response) => response,
                 Err(error) => super::call::refuse(error).into_http(),
             },
         };
-        if response.headers().contains_key(Status::GRPC_STATUS) {
+        let failed = response.headers().contains_key(Status::GRPC_STATUS);
+        if failed {
             let name = method.map_or(UNKNOWN_METHOD, |method| method.method.name);
-            response = report::failure(&gate.metrics, name, &request_id, caller.as_deref(), &response);
+            response = report::failure(&gate.metrics, name, &id.to_id(), caller.as_deref(), &response);
         } else if let Some(method) = method {
             method.count_ok();
         }
         if let Some(method) = method {
             method.latency.observe(gate.broker.clock().monotonic().since(started));
         }
-        if let Some(value) = id_header {
+        if let Some(value) = id.header(failed) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
         response
@@ -102,7 +112,7 @@ impl CallService {
         &mut self,
         mut request: Request<Body>,
         method: &MeteredMethod,
-        request_id: &RequestId,
+        id: &CallId,
         caller_out: &mut Option<Arc<Caller>>,
     ) -> Result<Response<Body>, Error> {
         let _slot = self.slot()?;
@@ -122,22 +132,25 @@ impl CallService {
             .with("allowed_roles", names));
         }
         let timeout = self.timeout(request.headers());
-        request.extensions_mut().insert(Call { caller, request_id: request_id.clone() });
+        let call = Call { caller, id: id.clone() };
+        let direct = self.tokens.as_ref().filter(|_| request.uri().path() == GET_TOKEN);
+        if let Some(tokens) = direct {
+            let answering = tokens.answer_directly(call, request);
+            return tokio::time::timeout(timeout, answering).await.map_err(|_| too_long(timeout));
+        }
+        request.extensions_mut().insert(call);
         let answering = async {
             if !method.method.changes {
                 return Ok(self.route(request).await);
             }
             let mut detached = self.clone();
             let work = async move { detached.route(request).await };
-            let task = self.gate.main.spawn(work.instrument(request_span(request_id)));
+            let task = self.gate.main.spawn(work.instrument(request_span(&id.to_id())));
             task.await.map_err(|error| Error::new(Reason::Internal, "internal error").internal(error))
         };
         match tokio::time::timeout(timeout, answering).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Error::new(
-                Reason::DeadlineExceeded,
-                format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis()),
-            )),
+            Err(_) => Err(too_long(timeout)),
         }
     }
 
@@ -200,6 +213,11 @@ impl Service<Request<Body>> for CallService {
         let this = self.clone();
         Box::pin(async move { Ok(this.answer(request).await) })
     }
+}
+
+fn too_long(timeout: Duration) -> Error {
+    let message = format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis());
+    Error::new(Reason::DeadlineExceeded, message)
 }
 
 /// What a caller that was turned away is told.

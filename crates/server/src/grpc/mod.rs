@@ -4,6 +4,7 @@ mod access_rule_service;
 mod call;
 mod connection_service;
 mod convert;
+mod direct;
 mod layer;
 mod mask;
 mod methods;
@@ -115,8 +116,9 @@ impl Services {
             main: self.gate.main.clone(),
             seen: Arc::clone(&self.seen),
         };
-        let routes = Routes::new(TokenServiceServer::new(tokens).max_decoding_message_size(MAX_MESSAGE));
-        self.finish(routes, reflection, SERVICE_NAMES, max_calls)
+        let service = TokenServiceServer::new(tokens.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let calls = self.finish(Routes::new(service), reflection, SERVICE_NAMES, max_calls)?;
+        Ok(calls.with_tokens(tokens))
     }
 
     /// The services that operators and admins use; at most `max_calls` at once.

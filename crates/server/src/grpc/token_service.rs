@@ -66,32 +66,8 @@ impl Tokens {
         }
     }
 
-    fn audit_first_issuance(&self, call: &Call, tenant: &str, live: &LiveToken) {
-        let principal = &call.caller.principal;
-        if !self.seen.is_first(principal, tenant, live) {
-            return;
-        }
-        // It was found under this name, so it is one.
-        if let Ok(tenant) = TenantId::parse(tenant) {
-            audit::first_issuance(
-                principal,
-                &tenant,
-                &live.connection,
-                live.fingerprint.as_str(),
-                &call.request_id,
-            );
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl TokenService for Tokens {
-    async fn get_token(
-        &self,
-        request: Request<GetTokenRequest>,
-    ) -> Result<Response<GetTokenResponse>, Status> {
-        let (_, mut extensions, message) = request.into_parts();
-        let call = Call::take(&mut extensions)?;
+    /// The token, from memory where that suffices.
+    pub(crate) async fn token(&self, call: &Call, message: GetTokenRequest) -> Result<Token, Status> {
         if message.scopes.len() > MAX_SCOPES {
             let count = message.scopes.len();
             let error = format_args!("{count} scopes are more than the {MAX_SCOPES} that are allowed");
@@ -106,11 +82,35 @@ impl TokenService for Tokens {
             let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
             let tenant = message.tenant_id.clone();
             let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
-            (self.elsewhere(&call.request_id, work).await, tenant)
+            (self.elsewhere(&call.id.to_id(), work).await, tenant)
         };
         let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
-        self.audit_first_issuance(&call, &tenant, &token.live);
-        Ok(Response::new(answer(&token)))
+        self.audit_first_issuance(call, &tenant, &token.live);
+        Ok(token)
+    }
+
+    fn audit_first_issuance(&self, call: &Call, tenant: &str, live: &LiveToken) {
+        let principal = &call.caller.principal;
+        if !self.seen.is_first(principal, tenant, live) {
+            return;
+        }
+        // It was found under this name, so it is one.
+        if let Ok(tenant) = TenantId::parse(tenant) {
+            let fingerprint = live.fingerprint.as_str();
+            audit::first_issuance(principal, &tenant, &live.connection, fingerprint, &call.id.to_id());
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let call = Call::take(&mut extensions)?;
+        Ok(Response::new(answer(&self.token(&call, message).await?)))
     }
 
     async fn report_rejected_token(
@@ -127,7 +127,7 @@ impl TokenService for Tokens {
             broker.report_rejected(&principal, tenant_id, connection_id, fingerprint).await
         };
         // Not tied to the caller: what a report sets going concerns every caller of the token.
-        let work = work.instrument(request_span(&call.request_id));
+        let work = work.instrument(request_span(&call.id.to_id()));
         let outcome = self.main.spawn(work).await.unwrap_or_else(|error| Err(panicked(error)));
         let outcome = match outcome.map_err(|error| refuse_for(&tenant, error))? {
             ReportOutcome::Superseded => Outcome::Superseded,
@@ -143,7 +143,8 @@ fn panicked(error: JoinError) -> Error {
     Error::new(Reason::Internal, "internal error").internal(error)
 }
 
-fn answer(token: &Token) -> GetTokenResponse {
+/// The answer as the generated code has it.
+pub(crate) fn answer(token: &Token) -> GetTokenResponse {
     let live = &token.live;
     GetTokenResponse {
         access_token: live.access_token.expose_secret().to_owned(),
@@ -159,7 +160,8 @@ fn answer(token: &Token) -> GetTokenResponse {
     }
 }
 
-fn warning(warning: &tokenward_broker::Warning) -> Warning {
+/// A warning as the generated code has it.
+pub(crate) fn warning(warning: &tokenward_broker::Warning) -> Warning {
     let reason = match warning.reason {
         WarningReason::MinTtlNotMet => warning::Reason::MinTtlNotMet,
         WarningReason::RefreshFailing => warning::Reason::RefreshFailing,

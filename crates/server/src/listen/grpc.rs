@@ -131,29 +131,76 @@ impl Workers {
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), ListenError> {
         let Self { name, senders, mut finished } = self;
-        let mut next = 0;
+        let mut turns = Turns { senders, next: 0 };
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stopped(&mut shutdown) => break,
             };
-            // A thread that ended early takes no more: the next one does.
-            let mut waiting = Some(accepted);
-            for _ in 0..senders.len() {
-                next = (next + 1) % senders.len();
-                let Some(connection) = waiting.take() else { break };
-                if let Err(returned) = senders[next].send(connection).await {
-                    waiting = Some(returned.0);
-                }
-            }
-            if waiting.is_some() {
+            if !turns.deal(accepted).await {
                 return Err(ListenError::Stopped { name });
             }
         }
-        drop((listener, senders));
+        drop((listener, turns));
         for worker in &mut finished {
             worker.await.map_err(|_| ListenError::Stopped { name })??;
         }
         Ok(())
+    }
+}
+
+/// Whoever takes what is dealt out, in turn.
+struct Turns<T> {
+    senders: Vec<mpsc::Sender<T>>,
+    next: usize,
+}
+
+impl<T> Turns<T> {
+    /// Gives it to the next one; one that is gone loses its turn. `false` when all are gone.
+    async fn deal(&mut self, item: T) -> bool {
+        let mut waiting = item;
+        for _ in 0..self.senders.len() {
+            let sender = &self.senders[self.next];
+            self.next = (self.next + 1) % self.senders.len();
+            match sender.send(waiting).await {
+                Ok(()) => return true,
+                Err(returned) => waiting = returned.0,
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns(count: usize) -> (Turns<usize>, Vec<mpsc::Receiver<usize>>) {
+        let (senders, receivers) = (0..count).map(|_| mpsc::channel(HANDOVER)).unzip();
+        (Turns { senders, next: 0 }, receivers)
+    }
+
+    #[tokio::test]
+    async fn everyone_gets_as_much() {
+        for count in 1..=5 {
+            let (mut turns, receivers) = turns(count);
+            for item in 0..4 * count {
+                assert!(turns.deal(item).await);
+            }
+            assert!(receivers.iter().all(|receiver| receiver.len() == 4), "{count} takers");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_gone_is_passed_over_and_nothing_is_lost() {
+        let (mut turns, mut receivers) = turns(3);
+        drop(receivers.remove(1));
+        for item in 0..6 {
+            assert!(turns.deal(item).await);
+        }
+        assert_eq!(receivers.iter().map(mpsc::Receiver::len).sum::<usize>(), 6);
+        assert!(receivers.iter().all(|receiver| receiver.len() >= 2));
+        drop(receivers);
+        assert!(!turns.deal(6).await);
     }
 }

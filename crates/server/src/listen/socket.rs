@@ -1,6 +1,6 @@
 //! Sockets that are bound, and connections on them: TCP or Unix, one type for both.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
@@ -189,21 +189,11 @@ impl AsyncRead for Connection {
     }
 }
 
+/// Writes are not vectored, on purpose: the h2 crate then copies messages of up to 1 KiB, which nearly all answers are, into
+/// its buffer, and one system call carries the answers of many calls. With vectored writes it would make one for each.
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         with_io!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        with_io!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,7 +10,7 @@ use tokenward_api::v1::GetTokenRequest;
 use tokenward_api::v1::token_service_client::TokenServiceClient;
 use tokenward_auth::{AuthSettings, Authenticator, BuiltinIssuer, BuiltinSettings, Role};
 use tokenward_broker::admin::{NewAccessRule, NewOAuthClient, NewTenant};
-use tokenward_broker::{Actor, Broker, Metrics, Parts, Settings};
+use tokenward_broker::{Actor, Broker, Metrics, Parts, RuntimeTimer, Settings};
 use tokenward_hubspot_sim::{ClockKind, GrantRequest, HubspotSim, RunningSim, SimConfig};
 use tokenward_plugin::Section;
 use tokenward_provider::ProviderContext;
@@ -140,6 +140,8 @@ pub(crate) async fn parts(config: ServerConfig) -> (ServerParts, ManualClock, Ru
         rng: Arc::new(SeededRng::new(7)),
         settings: Settings::new(Url::parse("http://localhost:7603").unwrap()),
         metrics: Metrics::new(),
+        journal: None,
+        timer: Arc::new(RuntimeTimer),
     })
     .await
     .unwrap();

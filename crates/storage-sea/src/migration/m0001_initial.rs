@@ -1,7 +1,7 @@
 //! The first schema.
 
 use sea_orm::sea_query::{ColumnDef, Query};
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{DbBackend, DbErr};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
 
 use super::schema::{Schema, big, boolean, bytes, int, owned_by, refers_to, required, text};
@@ -50,10 +50,18 @@ impl Schema<'_> {
             .columns(["slot", "description", "expires_at"])
             .values_panic([1.into(), "".into(), 0_i64.into()])
             .to_owned();
-        self.manager.get_connection().execute(&nobody).await?;
+        self.rows(nobody, "slot").await?;
         self.table("health_checks", required([int("slot")]), &["slot"], vec![]).await?;
-        // 256 rows at most, each the lock of the names that hash to it.
-        self.table("locks", required([int("slot")]), &["slot"], vec![]).await
+        // 256 rows at most, each the lock of the names that hash to it. MySQL has them from the start.
+        self.table("locks", required([int("slot")]), &["slot"], vec![]).await?;
+        if self.manager.get_database_backend() == DbBackend::MySql {
+            let mut slots = Query::insert().into_table("locks").columns(["slot"]).to_owned();
+            for slot in 0..=255 {
+                slots.values_panic([slot.into()]);
+            }
+            self.rows(slots, "slot").await?;
+        }
+        Ok(())
     }
 
     async fn tenants(&self) -> Result<(), DbErr> {
@@ -210,7 +218,7 @@ impl Schema<'_> {
         let mut columns = required([
             self.tenant(),
             self.key("id", 64),
-            bytes("secret_hash"),
+            self.hash("secret_hash"),
             self.key("oauth_client_id", 64),
             text("created_by"),
             big("created_at"),
@@ -224,7 +232,7 @@ impl Schema<'_> {
 
         let mut columns = required([
             self.tenant(),
-            bytes("state_hash"),
+            self.hash("state_hash"),
             bytes("cookie_hash"),
             self.key("link_id", 64),
             self.key("oauth_client_id", 64),

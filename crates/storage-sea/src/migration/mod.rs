@@ -1,21 +1,32 @@
 //! The schema and its changes. A migration never changes once it was released; it uses names as texts, so that a later
 //! change of an entity does not change it.
+//!
+//! Migrations only go forward, and older servers keep working beside them: *expand, then contract*. A version may add
+//! tables, columns that are nullable or have a default, and indexes. What it does not need any more it leaves there; a
+//! later version removes that, when no server can be running that knows it. A column is renamed by adding the new one,
+//! writing both, and removing the old one two versions later.
+//!
+//! On SQLite and PostgreSQL a run of migrations is one transaction. MySQL commits at each change of the schema: there a
+//! migration is a step that can be repeated, because the words of `schema` can, and is recorded when it is done.
 
 mod m0001_initial;
+mod m0004_marks;
 mod schema;
 
 use std::collections::BTreeSet;
 
-use sea_orm::sea_query::Query;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager};
+
+use crate::dialect;
 
 /// The migrations in order.
 pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Migration)]
+        vec![Box::new(m0001_initial::Migration), Box::new(m0004_marks::Migration)]
     }
 }
 
@@ -37,6 +48,26 @@ pub(crate) async fn difference(conn: &impl ConnectionTrait, has_history: bool) -
     let known: Vec<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let unknown = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     Ok(Difference { missing: known.into_iter().filter(|name| !applied.contains(name)).collect(), unknown })
+}
+
+/// Applies those of this program's migrations that are `missing`, in their order. The caller holds the lock of migrations.
+pub(crate) async fn apply(conn: &DatabaseTransaction, missing: &[String]) -> Result<(), DbErr> {
+    Migrator::install(conn).await?;
+    let manager = SchemaManager::new(conn);
+    let seconds = dialect::now_micros(conn.get_database_backend()).div(1_000_000);
+    for migration in Migrator::migrations() {
+        let name = migration.name();
+        if missing.iter().any(|missing| missing == name) {
+            migration.up(&manager).await?;
+            let record = Query::insert()
+                .into_table(HISTORY)
+                .columns(["version", "applied_at"])
+                .values_panic([Expr::value(name), seconds.clone()])
+                .to_owned();
+            conn.execute(&record).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether any migration was ever applied.

@@ -1,11 +1,17 @@
-//! Words to write tables in.
+//! Words to write tables in. Each can be said again: on MySQL a migration that was interrupted starts anew, and finds a
+//! part of its work done.
 
 use sea_orm::sea_query::{
-    ColumnDef, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index, IndexCreateStatement, Table,
-    TableCreateStatement,
+    ColumnDef, ColumnType, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index,
+    IndexCreateStatement, InsertStatement, OnConflict, Table, TableCreateStatement,
 };
-use sea_orm::{DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use sea_orm_migration::SchemaManager;
+
+/// Compares byte by byte, trailing blanks included. MariaDB and MySQL have each a name of its own for that, and each
+/// runs only the comment that is meant for it.
+const MYSQL_CHARACTERS: &str = "DEFAULT CHARACTER SET utf8mb4 /*M! COLLATE utf8mb4_nopad_bin */ \
+                                /*!80017 COLLATE utf8mb4_0900_bin */ ROW_FORMAT = DYNAMIC";
 
 /// Creates tables in one dialect.
 pub(super) struct Schema<'a> {
@@ -13,7 +19,12 @@ pub(super) struct Schema<'a> {
 }
 
 impl Schema<'_> {
-    /// A short text that is compared byte by byte: identifiers, words, names. SQLite compares so by default.
+    fn is_mysql(&self) -> bool {
+        self.manager.get_database_backend() == DbBackend::MySql
+    }
+
+    /// A short text that is compared byte by byte: identifiers, words, names. SQLite compares so by default, and in
+    /// MySQL all of a table does.
     pub(super) fn key(&self, name: &'static str, length: u32) -> ColumnDef {
         let mut column = ColumnDef::new(name);
         column.string_len(length);
@@ -21,6 +32,11 @@ impl Schema<'_> {
             column.extra("COLLATE \"C\"");
         }
         column
+    }
+
+    /// A SHA-256, which may be part of a key: MySQL takes no column without a length into one.
+    pub(super) fn hash(&self, name: &'static str) -> ColumnDef {
+        if self.is_mysql() { ColumnDef::new(name).var_binary(32).to_owned() } else { bytes(name) }
     }
 
     /// Creates a table: its columns, the columns of its primary key, and what it refers to.
@@ -33,8 +49,11 @@ impl Schema<'_> {
     ) -> Result<(), DbErr> {
         let mut table: TableCreateStatement = Table::create();
         table.table(name);
+        if self.is_mysql() {
+            table.if_not_exists().engine("InnoDB").extra(MYSQL_CHARACTERS);
+        }
         for column in columns {
-            table.col(column);
+            table.col(if self.is_mysql() { long(column) } else { column });
         }
         let mut key = Index::create();
         for column in primary_key {
@@ -54,7 +73,7 @@ impl Schema<'_> {
         table: &'static str,
         columns: &[&'static str],
     ) -> Result<(), DbErr> {
-        self.manager.create_index(index(name, table, columns)).await
+        self.create_index(name, table, index(name, table, columns)).await
     }
 
     /// Creates an index that lets each combination of values occur once.
@@ -64,7 +83,30 @@ impl Schema<'_> {
         table: &'static str,
         columns: &[&'static str],
     ) -> Result<(), DbErr> {
-        self.manager.create_index(index(name, table, columns).unique().to_owned()).await
+        self.create_index(name, table, index(name, table, columns).unique().to_owned()).await
+    }
+
+    async fn create_index(&self, name: &str, table: &str, index: IndexCreateStatement) -> Result<(), DbErr> {
+        // MySQL has no `IF NOT EXISTS` for indexes.
+        if self.is_mysql() && self.manager.has_index(table, name).await? {
+            return Ok(());
+        }
+        self.manager.create_index(index).await
+    }
+
+    /// Inserts rows that a table has from the start, those that are missing. `key` is the table's primary key.
+    pub(super) async fn rows(&self, mut insert: InsertStatement, key: &'static str) -> Result<(), DbErr> {
+        insert.on_conflict(OnConflict::column(key).do_nothing_on([key]).to_owned());
+        self.manager.get_connection().execute(&insert).await.map(drop)
+    }
+}
+
+/// The same column without MySQL's limit of 64 KiB.
+fn long(mut column: ColumnDef) -> ColumnDef {
+    match column.get_column_type() {
+        Some(ColumnType::Text) => column.custom("mediumtext").to_owned(),
+        Some(ColumnType::Blob) => column.custom("longblob").to_owned(),
+        _ => column,
     }
 }
 

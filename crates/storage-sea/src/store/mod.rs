@@ -15,7 +15,7 @@ use std::fs::File;
 
 use crate::session::Database;
 
-/// Storage in SQLite or PostgreSQL.
+/// Storage in SQLite, PostgreSQL, or MySQL or MariaDB.
 #[derive(Debug)]
 pub struct SeaStorage {
     db: Database,

@@ -5,10 +5,10 @@ use sea_orm::{
     UpdateMany,
 };
 use tokenward_storage::{
-    Attempt, BeginAttempt, CommitOutcome, ConnectionState, RefreshCommit, RefreshStore, Result, Spare,
-    StorageErrorKind, TokenSet,
+    Attempt, BeginAttempt, CommitOutcome, Connection, ConnectionState, FENCE_JUMP, RefreshCommit,
+    RefreshStore, Result, Spare, StorageErrorKind, TokenSet,
 };
-use tokenward_types::{ConnectionId, Sealed, TenantId, Timestamp};
+use tokenward_types::{ConnectionId, ProviderName, Sealed, TenantId, Timestamp};
 
 use super::SeaStorage;
 use super::connection::is;
@@ -171,6 +171,38 @@ impl RefreshStore for SeaStorage {
         Ok(found)
     }
 
+    #[tracing::instrument(name = "db.attempt.release", level = "debug", skip_all)]
+    async fn release_leases(&self, owner: &str) -> Result<u64> {
+        let tx = self.db.begin("attempt.release").await?;
+        let update = without_lease(connections::Entity::update_many())
+            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+            .filter(Column::LeaseOwner.eq(owner));
+        let released = tx.update(update).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    #[tracing::instrument(name = "db.attempt.distrust", level = "debug", skip_all)]
+    async fn distrust_grants(&self, provider: &ProviderName, reason: &str, now: Timestamp) -> Result<u64> {
+        let tx = self.db.begin("attempt.distrust").await?;
+        let suspect = connections::Entity::update_many()
+            .col_expr(Column::State, Expr::value(ConnectionState::Suspect.word()))
+            .col_expr(Column::StateReason, Expr::value(reason))
+            .col_expr(Column::StateSince, Expr::value(now.as_micros()))
+            .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
+            .filter(Column::Provider.eq(provider.as_str()))
+            .filter(Column::State.eq(ConnectionState::Active.word()))
+            .filter(Column::RefreshToken.is_not_null());
+        let suspects = tx.update(suspect).await?;
+        let jump = without_lease(connections::Entity::update_many())
+            .col_expr(Column::LeaseFence, Expr::col(Column::LeaseFence).add(FENCE_JUMP))
+            .col_expr(Column::Version, Expr::col(Column::Version).add(FENCE_JUMP))
+            .filter(Column::Provider.eq(provider.as_str()));
+        tx.update(jump).await?;
+        tx.commit().await?;
+        Ok(suspects)
+    }
+
     #[tracing::instrument(name = "db.attempt.list", level = "debug", skip_all)]
     async fn list_attempts(&self, tenant: &TenantId, connection: &ConnectionId) -> Result<Vec<Attempt>> {
         let select = attempts::Entity::find()
@@ -256,7 +288,7 @@ impl SeaStorage {
             let replaced = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
             keep(&tx, commit, stored.grant_fence, replaced).await?;
         }
-        store_tokens(&tx, commit, stored.lease_fence == commit.fence).await?;
+        store_tokens(&tx, commit, &stored).await?;
         let select = connections::Entity::find().filter(is(&commit.tenant, &commit.connection));
         let Some(committed) = tx.connection(select).await? else { return Ok(Some(CommitOutcome::Gone)) };
         tx.commit().await?;
@@ -323,9 +355,10 @@ async fn keep(tx: &Tx, commit: &RefreshCommit, token_fence: i64, token: Option<&
 }
 
 /// Stores the tokens where fence and epoch still allow it; the row is locked, so they do.
-async fn store_tokens(tx: &Tx, commit: &RefreshCommit, holds_lease: bool) -> Result<()> {
+async fn store_tokens(tx: &Tx, commit: &RefreshCommit, stored: &Connection) -> Result<()> {
     let mut update = set_tokens(connections::Entity::update_many(), &commit.tokens)
         .col_expr(Column::GrantFence, Expr::value(commit.fence))
+        .col_expr(Column::LeaseFence, Expr::value(Ord::max(stored.lease_fence, commit.fence)))
         .col_expr(Column::StateSince, active_since(commit.now))
         .col_expr(Column::State, Expr::value(ConnectionState::Active.word()))
         .col_expr(Column::StateReason, Expr::value(""))
@@ -337,7 +370,7 @@ async fn store_tokens(tx: &Tx, commit: &RefreshCommit, holds_lease: bool) -> Res
     if let Some(name) = &commit.account_name {
         update = update.col_expr(Column::AccountName, Expr::value(&**name));
     }
-    if holds_lease {
+    if stored.lease_fence == commit.fence {
         update = without_lease(update);
     }
     if tx.update(update).await? != 1 {

@@ -1,11 +1,12 @@
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait};
 use tokenward_storage::{ConnectionState, Page, PageRequest, Result, StorageErrorKind, Tenant, TenantStore};
 use tokenward_types::{TenantId, Timestamp};
 
 use super::SeaStorage;
 use crate::convert::{Row, Word, to_json};
+use crate::dialect;
 use crate::entity::tenants::{self, Column};
 use crate::entity::{connections, pending_grants, revocations};
 use crate::error::Inconsistent;
@@ -31,7 +32,8 @@ impl TryFrom<tenants::Model> for Tenant {
 impl Tx {
     /// Keeps the tenant from being deleted until the transaction ends. Comes ahead of every other lock.
     pub(super) async fn hold_tenant(&self, tenant: &TenantId) -> Result<bool> {
-        let select = tenants::Entity::find_by_id(tenant.as_str()).lock(LockType::KeyShare);
+        let lock = dialect::shared_lock(self.conn.get_database_backend());
+        let select = tenants::Entity::find_by_id(tenant.as_str()).lock(lock);
         Ok(self.check(select.one(&self.conn).await)?.is_some())
     }
 }

@@ -1,8 +1,8 @@
 use serde_json::json;
 use tokenward_plugin::parse_section;
-use tokenward_storage_sea::{PostgresConfig, SqliteConfig, postgres, sqlite};
+use tokenward_storage_sea::{ServerConfig, SqliteConfig, mysql, postgres, sqlite};
 
-use crate::fixtures::{problems, section};
+use crate::fixtures::{prepare, problems, section};
 
 #[test]
 fn an_unknown_key_is_refused() {
@@ -69,9 +69,39 @@ fn a_root_certificate_needs_a_mode_that_checks_it() {
 }
 
 #[test]
+fn a_mysql_url_names_a_database_and_says_nothing_that_the_store_depends_on() {
+    let url = "mysql://user:hunter2@host:3306/vault?ssl-mode=VERIFY_IDENTITY";
+    prepare(mysql(), json!({"url": url})).expect("it is right");
+    for (url, expected) in [
+        ("postgres://user:hunter2@host/vault", "must be a URL such as mysql://"),
+        ("mysql://user:hunter2@host:port/vault", "must be a URL such as mysql://"),
+        ("mysql://user:hunter2@host", "names no database"),
+        ("mysql://user:hunter2@host/vault?sslMode=VERIFY_IDENTITY", "has a parameter other than ssl-mode"),
+        ("mysql://user:hunter2@host/vault?charset=latin1", "has a parameter other than ssl-mode"),
+        ("mysql://user:hunter2@host/vault?ssl-mode=HARD", "must be a URL such as mysql://"),
+    ] {
+        let told = problems(mysql(), json!({"url": url})).to_string();
+        assert!(told.starts_with("storage.url: ") && told.contains(expected), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn a_root_certificate_of_mysql_needs_a_mode_that_checks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    for mode in ["", "?ssl-mode=REQUIRED"] {
+        let values = json!({"url": format!("mysql://localhost/x{mode}"), "root_cert_file": file});
+        let told = problems(mysql(), values).to_string();
+        assert!(told.contains("root_cert_file: has no effect unless the URL says ssl-mode"), "{told}");
+    }
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let values = json!({"url": "postgres://user:hunter2@host/db", "max_connections": 7});
-    let config: PostgresConfig = parse_section(&section(values)).unwrap();
+    let config: ServerConfig = parse_section(&section(values)).unwrap();
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("user"), "{shown}");
     assert!(shown.contains('7'), "the rest is shown: {shown}");

@@ -1,18 +1,22 @@
 //! A database of one's own for each test.
 
+mod mysql;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sea_orm::sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sea_orm::sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokenward_plugin::{BackendDef, BuildError, Problems, Registry, Section};
 use tokenward_storage::{Storage, StorageContext};
 use tokenward_storage_sea::{postgres, sqlite};
-use tokenward_testkit::parts::postgres_url;
+use tokenward_testkit::parts::{postgres_url, postgres18_url};
 use tokenward_testkit::storage::StorageFixture;
 use tokenward_types::{Rng, SystemRng};
+
+pub(crate) use mysql::{MysqlDatabase, mariadb_database};
 
 /// A section of the configuration.
 pub(crate) fn section(values: Value) -> Section {
@@ -34,12 +38,16 @@ pub(crate) async fn build(def: Def, values: Value, exclusive: bool) -> Result<Ar
     prepared.unwrap_or_else(|problems| panic!("the section is right: {problems}")).build().await
 }
 
-/// What is wrong with a section.
-pub(crate) fn problems(def: Def, values: Value) -> Problems {
+/// Checks a section.
+pub(crate) fn prepare(def: Def, values: Value) -> Result<(), Problems> {
     let kind = def.kind();
     let registry = Registry::new("storage").with(def);
-    let prepared = registry.prepare(kind, &section(values), &StorageContext { exclusive: true });
-    prepared.err().expect("the section is wrong")
+    registry.prepare(kind, &section(values), &StorageContext { exclusive: true }).map(drop)
+}
+
+/// What is wrong with a section.
+pub(crate) fn problems(def: Def, values: Value) -> Problems {
+    prepare(def, values).expect_err("the section is wrong")
 }
 
 /// A SQLite file in a folder of its own.
@@ -109,16 +117,20 @@ pub(crate) struct PostgresDatabase {
     name: String,
 }
 
+/// A collation that is not byte by byte, so that a column that relies on the default shows.
+const BY_DICTIONARY: &str = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'";
+
+/// A name that no other test gives its database.
+fn unique_name() -> String {
+    let mut random = [0; 8];
+    SystemRng.fill(&mut random);
+    format!("tw_{:016x}", u64::from_le_bytes(random))
+}
+
 impl PostgresDatabase {
-    async fn create(server: String) -> Self {
-        let mut random = [0; 8];
-        SystemRng.fill(&mut random);
-        let name = format!("tw_{:016x}", u64::from_le_bytes(random));
-        // A collation that is not byte by byte, so that a column that relies on the default shows.
-        let create = format!(
-            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
-        );
-        execute(&server, create).await;
+    async fn create(server: String, options: &str) -> Self {
+        let name = unique_name();
+        execute(&server, format!("CREATE DATABASE {name} {options}")).await;
         Self { server, name }
     }
 
@@ -142,6 +154,13 @@ impl PostgresDatabase {
         execute(&self.url(), sql).await;
     }
 
+    /// A setting of the server.
+    pub(crate) async fn setting(&self, name: &str) -> String {
+        let mut connection = PgConnection::connect(&self.url()).await.expect("the server is there");
+        let row = connection.fetch_one(AssertSqlSafe(format!("SHOW {name}"))).await.expect("it is a setting");
+        row.get(0)
+    }
+
     /// Runs a statement beside the database.
     pub(crate) async fn execute_on_server(&self, sql: String) {
         execute(&self.server, sql).await;
@@ -149,7 +168,7 @@ impl PostgresDatabase {
 }
 
 /// The URL of another database on the same server.
-fn with_database(server: &str, name: &str) -> String {
+pub(crate) fn with_database(server: &str, name: &str) -> String {
     let (address, options) = server.split_once('?').map_or((server, ""), |(a, o)| (a, o));
     let scheme_end = address.find("://").map_or(0, |at| at + 3);
     let host_end = address[scheme_end..].find('/').map_or(address.len(), |at| scheme_end + at);
@@ -163,18 +182,22 @@ async fn execute(url: &str, sql: String) {
     connection.close().await.expect("it closes");
 }
 
+/// Removes a database while a test's runtime, which cannot be blocked on, ends.
+fn drop_database(name: &str, drop: impl Future<Output = ()> + Send + 'static) {
+    let dropped = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(drop);
+    });
+    if dropped.join().is_err() {
+        eprintln!("the database {name} was left behind");
+    }
+}
+
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
-        let (server, name) = (self.server.clone(), self.name.clone());
-        // Dropping happens within the test's runtime, which cannot be blocked on.
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let drop = execute(&server, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-            runtime.expect("a runtime").block_on(drop);
-        });
-        if dropped.join().is_err() {
-            eprintln!("the database {} was left behind", self.name);
-        }
+        let server = self.server.clone();
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        drop_database(&self.name, async move { execute(&server, drop).await });
     }
 }
 
@@ -192,5 +215,11 @@ impl StorageFixture for PostgresDatabase {
 
 pub(crate) async fn postgres_database(test: &'static str) -> Option<PostgresDatabase> {
     let server = postgres_url(test)?;
-    Some(PostgresDatabase::create(server).await)
+    Some(PostgresDatabase::create(server, BY_DICTIONARY).await)
+}
+
+/// The server that the tests install knows no other collation than byte by byte.
+pub(crate) async fn postgres18_database(test: &'static str) -> Option<PostgresDatabase> {
+    let server = postgres18_url(test)?;
+    Some(PostgresDatabase::create(server, "").await)
 }

@@ -1,4 +1,4 @@
-//! The storage contract, on each database; and what is SQLite's or PostgreSQL's own.
+//! The storage contract, on each database; and what is one database's own.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,13 +9,19 @@
 mod configuration;
 mod data;
 mod fixtures;
+mod mysql;
+mod outages;
 mod postgres;
+mod proxy;
 mod sqlite;
+mod tls;
 
-use fixtures::{postgres_database, sqlite_file, sqlite_in_memory};
+use fixtures::{mariadb_database, postgres_database, postgres18_database, sqlite_file, sqlite_in_memory};
 
 tokenward_testkit::storage_conformance!(on_sqlite, sqlite_file);
 tokenward_testkit::storage_conformance!(on_postgres, postgres_database);
+tokenward_testkit::storage_conformance!(on_postgres18, postgres18_database);
+tokenward_testkit::storage_conformance!(on_mysql, mariadb_database);
 
 /// In memory there is nothing to reopen, so only a case that opens the database once fits: the rest is the same code.
 #[tokio::test]

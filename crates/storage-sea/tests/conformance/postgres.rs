@@ -1,28 +1,13 @@
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde_json::json;
-use tokenward_storage::{ConsumeOutcome, StorageErrorKind, Tenant, TenantState};
+use tokenward_storage::{ConsumeOutcome, StorageErrorKind};
 use tokenward_storage_sea::postgres;
+use tokenward_testkit::parts::pgbouncer_url;
 use tokenward_testkit::storage::StorageFixture;
-use tokenward_types::{TenantId, Timestamp};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokenward_types::Timestamp;
+use tokio::net::TcpListener;
 
-use crate::fixtures::{build, postgres_database};
-
-fn tenant(id: &str) -> Tenant {
-    Tenant {
-        id: TenantId::parse(id).unwrap(),
-        display_name: String::new(),
-        labels: BTreeMap::new(),
-        state: TenantState::Active,
-        created_at: Timestamp::from_secs(1),
-        updated_at: Timestamp::from_secs(1),
-        version: 1,
-    }
-}
+use crate::fixtures::{PostgresDatabase, build, postgres_database, with_database};
+use crate::outages::tenant;
 
 #[tokio::test]
 async fn a_database_that_is_away_at_start_is_named_without_its_password() {
@@ -106,62 +91,51 @@ async fn a_state_that_cannot_be_accepted_waits_for_no_write() {
     lock.rollback().await.unwrap();
 }
 
-/// Forwards one address to the server until `cut` is set: then the next COMMIT reaches the server and its answer is lost.
-async fn proxy(server: String, cut: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&server).await.unwrap();
-            tokio::spawn(forward(client, server, Arc::clone(&cut)));
-        }
-    });
-    port
+/// The URL of a database by way of pgbouncer, which pools each of the three users as the name says.
+async fn by_pooler(pooler: &str, user: &str, database: &PostgresDatabase) -> String {
+    let create = format!("CREATE ROLE {user} SUPERUSER LOGIN");
+    let unless_there = format!("DO $$ BEGIN {create}; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+    database.execute_on_server(unless_there).await;
+    let (scheme, rest) = pooler.split_once("://").unwrap();
+    let (_, address) = rest.split_once('@').unwrap();
+    with_database(&format!("{scheme}://{user}@{address}"), database.name())
 }
 
-async fn forward(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool>) {
-    let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut from_client) => {
-                let Ok(count @ 1..) = read else { return };
-                if server.write_all(&from_client[..count]).await.is_err() {
-                    return;
-                }
-                let commits = from_client[..count].windows(6).any(|window| window == b"COMMIT");
-                if commits && cut.swap(false, Ordering::SeqCst) {
-                    // The server's answer proves that it happened; the client never sees it.
-                    drop(server.read(&mut from_server).await);
-                    return;
-                }
-            }
-            read = server.read(&mut from_server) => {
-                let Ok(count @ 1..) = read else { return };
-                if client.write_all(&from_server[..count]).await.is_err() {
-                    return;
-                }
-            }
-        }
+#[tokio::test]
+async fn a_pooler_that_shares_sessions_is_refused_by_name() {
+    let test = "postgres::a_pooler_that_shares_sessions_is_refused_by_name";
+    let Some(pooler) = pgbouncer_url(test) else { return };
+    let Some(database) = postgres_database(test).await else { return };
+    for user in ["transaction", "statement"] {
+        let url = by_pooler(&pooler, user, &database).await;
+        let refused = build(postgres(), json!({"url": url}), false).await;
+        let told = refused.err().expect("it shares sessions").to_string();
+        assert!(told.contains(&format!("database {} at ", database.name())), "{told}");
+        assert!(
+            told.contains("behind a pooler, such as pgbouncer") && told.contains("pool_mode = session"),
+            "{told}"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_outage_during_a_commit_leaves_the_outcome_unknown() {
-    let test = "postgres::an_outage_during_a_commit_leaves_the_outcome_unknown";
+async fn a_pooler_that_keeps_sessions_is_as_good_as_none() {
+    let test = "postgres::a_pooler_that_keeps_sessions_is_as_good_as_none";
+    let Some(pooler) = pgbouncer_url(test) else { return };
     let Some(database) = postgres_database(test).await else { return };
-    database.open().await.migrate().await.unwrap();
-    let options: sea_orm::sqlx::postgres::PgConnectOptions = database.url().parse().unwrap();
-    let server = format!("{}:{}", options.get_host(), options.get_port());
-    let cut = Arc::new(AtomicBool::new(false));
-    let port = proxy(server, Arc::clone(&cut)).await;
-    let query = "sslmode=disable";
-    let url = format!("{}?hostaddr=127.0.0.1&port={port}&{query}", database.url().split('?').next().unwrap());
-    let storage = build(postgres(), json!({"url": url}), false).await.expect("the proxy forwards");
-    storage.create_tenant(&tenant("before")).await.unwrap();
-    cut.store(true, Ordering::SeqCst);
-    let error = storage.create_tenant(&tenant("acme")).await.unwrap_err();
-    assert_eq!(error.kind(), StorageErrorKind::OutcomeUnknown);
-    assert!(!error.is_certain() && error.is_retryable());
-    let again = storage.create_tenant(&tenant("acme")).await.unwrap_err();
-    assert_eq!(again.kind(), StorageErrorKind::AlreadyExists, "it had happened");
+    let url = by_pooler(&pooler, "session", &database).await;
+    let values = json!({"url": url, "statement_timeout": "50ms", "max_connections": 2});
+    let storage = build(postgres(), values, false).await.expect("sessions are kept");
+    storage.migrate().await.unwrap();
+    storage.create_tenant(&tenant("acme")).await.unwrap();
+    let holder = sea_orm::Database::connect(database.url()).await.unwrap();
+    let lock = sea_orm::TransactionTrait::begin(&holder).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&lock, "LOCK TABLE tenants").await.unwrap();
+    let error = storage.create_tenant(&tenant("other")).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        StorageErrorKind::Unavailable,
+        "the time of a statement is limited all the same"
+    );
+    lock.rollback().await.unwrap();
 }

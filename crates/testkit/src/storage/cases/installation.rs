@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use tokenward_storage::{ClaimOutcome, SchemaStatus, ServerClaim, StorageErrorKind};
 
+use tokenward_types::Timestamp;
+
 use crate::storage::StorageFixture;
 use crate::storage::samples::{at, tenant, tenant_id};
 use crate::storage::tools::{MANY, at_once, furnished, kind, ready};
@@ -153,4 +155,33 @@ pub async fn after_closing_calls_fail_as_unavailable(fixture: &dyn StorageFixtur
     storage.close().await;
     assert_eq!(kind(storage.get_tenant(&tenant_id("a")).await), StorageErrorKind::Unavailable);
     assert_eq!(kind(storage.delete_expired(at(0)).await), StorageErrorKind::Unavailable);
+}
+
+pub async fn the_time_is_that_of_the_database(fixture: &dyn StorageFixture) {
+    let storage = ready(fixture).await;
+    let first = storage.time().await.unwrap();
+    assert!(first > Timestamp::from_secs(1_700_000_000), "{first}");
+    let second = storage.time().await.unwrap();
+    assert!(second >= first && second.since(first) < LONG, "{first} {second}");
+}
+
+pub async fn the_first_mark_is_now_and_a_later_one_is_beyond(fixture: &dyn StorageFixture) {
+    let storage = ready(fixture).await;
+    let first = storage.advance_mark(at(5)).await.unwrap();
+    assert_eq!((first.before, first.after), (0, at(5).as_micros()));
+    let same = storage.advance_mark(at(5)).await.unwrap();
+    assert_eq!((same.before, same.after), (first.after, first.after + 1));
+    let earlier = storage.advance_mark(at(1)).await.unwrap();
+    assert_eq!((earlier.before, earlier.after), (same.after, same.after + 1));
+    assert_eq!(storage.advance_mark(at(9)).await.unwrap().after, at(9).as_micros());
+}
+
+pub async fn of_a_hundred_marks_at_once_each_is_another(fixture: &dyn StorageFixture) {
+    let storage = ready(fixture).await;
+    let marks =
+        at_once(MANY, &storage, |_, storage| async move { storage.advance_mark(at(5)).await.unwrap() }).await;
+    let mut after: Vec<_> = marks.iter().map(|mark| mark.after).collect();
+    after.sort_unstable();
+    after.dedup();
+    assert_eq!(after.len(), marks.len());
 }

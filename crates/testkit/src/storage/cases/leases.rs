@@ -244,3 +244,22 @@ pub async fn unresolved_attempts_are_those_without_a_lease_oldest_first(fixture:
     assert_eq!(names(10).await, ["b/c1", "a/c3", "a/c1"]);
     assert_eq!(names(2).await, ["b/c1", "a/c3"]);
 }
+
+pub async fn leases_of_an_owner_are_released_and_its_attempts_stay(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let mut versions = Vec::new();
+    for (tenant, id, owner) in [("a", "c1", "gone"), ("b", "c1", "gone"), ("a", "c2", "there")] {
+        let seen = connected(&storage, tenant, id).await;
+        let begin = BeginAttempt { owner: owner.into(), ..begin(&seen) };
+        storage.begin_attempt(&seen.tenant, &seen.id, &begin).await.unwrap().unwrap();
+        versions.push(current(&storage, &seen).await);
+    }
+    assert_eq!(storage.release_leases("gone").await.unwrap(), 2);
+    assert_eq!(storage.release_leases("gone").await.unwrap(), 0);
+    for before in &versions[..2] {
+        let after = current(&storage, before).await;
+        assert_eq!((after.lease, after.version), (None, before.version + 1));
+        assert_eq!(storage.list_attempts(&before.tenant, &before.id).await.unwrap().len(), 1);
+    }
+    assert!(current(&storage, &versions[2]).await.lease.is_some());
+}

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use tokenward_storage::{
-    CommitOutcome, Connection, ConnectionState, RefreshCommit, Revocation, Spare, StateChange, Storage,
-    TokenSet,
+    CommitOutcome, Connection, ConnectionState, FENCE_JUMP, RefreshCommit, Revocation, Spare, StateChange,
+    Storage, TokenSet,
 };
 use tokenward_types::Timestamp;
 
@@ -364,4 +364,40 @@ pub async fn a_hundred_refreshes_in_turn_lose_none(fixture: &dyn StorageFixture)
     let after = current(&storage, &seen).await;
     assert_eq!((after.lease_fence, after.grant_fence), (101, 101), "every refresh followed the one before");
     assert_eq!((spares(&storage, &seen).await.len(), attempts(&storage, &seen).await.len()), (0, 0));
+}
+
+pub async fn a_commit_ahead_of_the_lease_fence_takes_it_along(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let seen = connected(&storage, "a", "c1").await;
+    let attempt = begun(&storage, &seen).await;
+    let ahead = RefreshCommit { fence: 40, ..commit(&attempt) };
+    let after = committed(&storage, &ahead).await;
+    assert_eq!((after.lease_fence, after.grant_fence), (40, 40));
+    assert_eq!(begun(&storage, &seen).await.fence, 41, "the next attempt's result counts");
+}
+
+pub async fn distrusted_grants_are_suspect_and_no_fence_comes_again(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    let active = connected(&storage, "a", "c1").await;
+    let suspect = connected(&storage, "a", "c2").await;
+    suspected(&storage, &suspect).await;
+    let attempt = storage.begin_attempt(&active.tenant, &active.id, &begin(&active)).await.unwrap().unwrap();
+    let elsewhere = "elsewhere".parse().unwrap();
+    assert_eq!(storage.distrust_grants(&elsewhere, "put back", at(60)).await.unwrap(), 0);
+    let before = current(&storage, &active).await;
+    assert_eq!(storage.distrust_grants(&active.provider, "put back", at(60)).await.unwrap(), 1);
+    let after = current(&storage, &active).await;
+    assert_eq!((after.state, &*after.state_reason), (ConnectionState::Suspect, "put back"));
+    assert_eq!((after.state_since, after.tokens), (at(60), before.tokens));
+    assert_eq!(after.lease, None);
+    assert_eq!(after.lease_fence, before.lease_fence + FENCE_JUMP);
+    assert_eq!(after.version, before.version + FENCE_JUMP);
+    let other = current(&storage, &suspect).await;
+    assert_eq!(
+        (&*other.state_reason, other.lease_fence),
+        ("invalid_grant", suspect.lease_fence + FENCE_JUMP)
+    );
+    let late = committed(&storage, &commit(&attempt)).await;
+    assert_eq!((late.state, late.grant_fence), (ConnectionState::Active, attempt.fence), "it heals");
+    assert!(begun(&storage, &active).await.fence > FENCE_JUMP);
 }

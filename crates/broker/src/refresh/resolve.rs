@@ -1,0 +1,96 @@
+//! Attempts whose outcome nobody recorded: their process died, or the provider's answer was lost. Every server looks for
+//! them at its start and each second, in use or not; which one takes an attempt up, the lease decides.
+
+use std::time::Duration;
+
+use tokenward_provider::Rotation;
+use tokenward_storage::{Attempt, StorageErrorKind};
+use tokenward_types::ProviderName;
+
+use super::Want;
+use crate::Error;
+use crate::broker::Broker;
+
+/// How many attempts are listed, oldest first; in any but the worst of times it is all there are.
+const LISTED: u32 = 500;
+/// How many of them are looked at each time.
+const LOOKED_AT: usize = 100;
+/// How many refreshes are started for them each time.
+const TAKEN_UP: usize = 20;
+
+impl Broker {
+    /// Takes up unresolved attempts that no lease covers, in an order of its own, so that several servers spread.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`, when an outage begins: the next look is a second away.
+    pub async fn resolve_attempts(&self) -> Result<(), Error> {
+        let listed = self.storage().list_unresolved_attempts(LISTED).await;
+        let now = self.clock().monotonic();
+        match &listed {
+            Err(error) if error.kind() == StorageErrorKind::Unavailable => {
+                if !self.outage().begin() {
+                    // It was said once.
+                    return Ok(());
+                }
+            }
+            _ => self.outage().answered(now),
+        }
+        let mut attempts = listed?;
+        if self.outage().is_settling(now) {
+            return Ok(());
+        }
+        let mut taken_up = 0;
+        for _ in 0..LOOKED_AT {
+            if attempts.is_empty() || taken_up >= TAKEN_UP {
+                break;
+            }
+            let picked = self.rng().below(u64::try_from(attempts.len()).unwrap_or(u64::MAX));
+            let attempt = attempts.swap_remove(usize::try_from(picked).unwrap_or_default());
+            taken_up += usize::from(self.take_up(&attempt).await?);
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt that no longer matters, or starts the refresh that finds out. Whether it started one.
+    async fn take_up(&self, attempt: &Attempt) -> Result<bool, Error> {
+        let (tenant, connection) = (&attempt.tenant, &attempt.connection);
+        if self.unsaved().contains(tenant, connection) || self.flights().contains(tenant, connection) {
+            return Ok(false);
+        }
+        let entry = self.directory().connection(tenant, connection);
+        let now = self.now();
+        if entry
+            .is_some_and(|entry| entry.snapshot().failing.as_ref().is_some_and(|failing| failing.until > now))
+        {
+            return Ok(false);
+        }
+        let Some(row) = self.storage().get_connection(tenant, connection).await? else { return Ok(false) };
+        let rotates = self.rotation_of(&row.provider) != Rotation::None;
+        if !rotates || attempt.fence < row.grant_fence {
+            if self.is_over(&row.provider, attempt) {
+                self.storage().end_attempt(tenant, connection, attempt.fence, true).await?;
+            }
+            return Ok(false);
+        }
+        // In memory, so that failures back off.
+        self.tenant(tenant).await?;
+        drop(self.refresh(tenant, connection, Want::NewerThan(attempt.started_at)));
+        Ok(true)
+    }
+
+    fn rotation_of(&self, provider: &ProviderName) -> Rotation {
+        self.provider(provider).map_or(Rotation::None, |provider| provider.info().rotation)
+    }
+
+    /// Whether an attempt's answer no longer matters: where tokens do not rotate, it cannot have brought another one;
+    /// elsewhere whoever got one has had the time to store it, and the token that it spent is no longer accepted.
+    pub(super) fn is_over(&self, provider: &ProviderName, attempt: &Attempt) -> bool {
+        let age = self.now().since(attempt.started_at);
+        let stored_by_then = self.settings().lease * 4;
+        age >= match self.rotation_of(provider) {
+            Rotation::None => Duration::ZERO,
+            Rotation::Grace(grace) => stored_by_then.max(grace),
+            Rotation::Strict => stored_by_then,
+        }
+    }
+}

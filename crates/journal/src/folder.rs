@@ -1,0 +1,122 @@
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::doing;
+use crate::{Files, JournalError, or_absent};
+
+/// How much of a lock file is read.
+const MAX_OWNER: u64 = 256;
+
+/// A private folder whose changes are durable.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Open for syncing: a name in a folder is durable only when the folder is.
+    handle: File,
+    /// Locked until this is dropped: at the latest when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens a folder for one process; gives the owner before, too.
+    pub(crate) fn open(path: &Path, lock: &str, owner: &str) -> Result<(Self, String), JournalError> {
+        let handle = create(path)?;
+        let (lock, former) = take_lock(path, &handle, &path.join(lock), owner)?;
+        Ok((Self { path: path.to_owned(), handle, _lock: lock }, former))
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        sync(&self.handle, &self.path)
+    }
+}
+
+fn sync(handle: &File, path: &Path) -> Result<(), JournalError> {
+    handle.sync_all().map_err(doing("sync the folder", path))
+}
+
+fn create(path: &Path) -> Result<File, JournalError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(doing("create the folder", path))?;
+    let handle = File::open(path).map_err(doing("open the folder", path))?;
+    let mode = handle.metadata().map_err(doing("open the folder", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let private = fs::Permissions::from_mode(0o700);
+        handle.set_permissions(private).map_err(doing("make private the folder", path))?;
+    }
+    Ok(handle)
+}
+
+/// Locks a file and writes its owner into it; returns the lock and the owner before.
+fn take_lock(folder: &Path, handle: &File, path: &Path, owner: &str) -> Result<(File, String), JournalError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(path).map_err(doing("open", path))?;
+    let mut text = Vec::new();
+    // The file stays open afterwards: closing it would give the lock up.
+    let locked = file.try_lock();
+    (&file).take(MAX_OWNER).read_to_end(&mut text).map_err(doing("read", path))?;
+    let former = String::from_utf8_lossy(&text).trim().to_owned();
+    match locked {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(JournalError::InUse { path: folder.to_owned(), owner: former });
+        }
+        Err(TryLockError::Error(error)) => return Err(doing("lock", path)(error)),
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(doing("write", path))?;
+    file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()).map_err(doing("write", path))?;
+    sync(handle, folder)?;
+    Ok((file, former))
+}
+
+impl Files for Folder {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn write(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        let (partial, path) = (self.path.join(partial), self.path.join(name));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&partial).map_err(doing("create", &partial))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(doing("write", &partial))?;
+        fs::rename(&partial, &path).map_err(doing("rename", &partial))?;
+        self.sync()
+    }
+
+    fn list(&self) -> Result<Vec<String>, JournalError> {
+        let entries = fs::read_dir(&self.path).map_err(doing("list", &self.path))?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect::<std::io::Result<_>>().map_err(doing("list", &self.path))
+    }
+
+    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        let path = self.path.join(name);
+        let Some(file) = or_absent(File::open(&path)).map_err(doing("open", &path))? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        file.take(limit).read_to_end(&mut bytes).map_err(doing("read", &path))?;
+        Ok(Some(bytes))
+    }
+
+    fn remove(&self, name: &str) -> Result<bool, JournalError> {
+        let path = self.path.join(name);
+        let removed = or_absent(fs::remove_file(&path)).map_err(doing("remove", &path))?.is_some();
+        if removed {
+            self.sync()?;
+        }
+        Ok(removed)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError> {
+        let path = self.path.join(from);
+        let renamed = or_absent(fs::rename(&path, self.path.join(to))).map_err(doing("rename", &path))?;
+        if renamed.is_some() {
+            self.sync()?;
+        }
+        Ok(renamed.is_some())
+    }
+}

@@ -1,0 +1,214 @@
+//! A folder in which results wait for the database: one file for each, durable before the writer goes on.
+//!
+//! What stands in an entry is the caller's; it comes sealed, and this crate neither opens nor judges it. Everything here
+//! blocks: callers on an async runtime use a blocking thread.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | names the process that holds the folder; locked while it lives |
+//! | `NAME.entry` | a result that waits |
+//! | `NAME.partial` | one whose writing was cut off; it may be whole, so it is read like an entry |
+//! | `NAME.refused` | one that could not be read; nothing here deletes it |
+//! | `mark` | a number that the caller keeps: see [`Journal::mark`] |
+
+mod error;
+mod folder;
+mod memory;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use error::JournalError;
+pub use memory::MemoryFolder;
+
+use folder::Folder;
+use memory::Held;
+
+/// The longest entry in bytes: many times what a vendor's tokens take.
+pub const MAX_ENTRY: usize = 256 * 1024;
+/// How many entries may wait: an outage of minutes with hundreds of refreshes a second.
+pub const MAX_ENTRIES: usize = 100_000;
+
+const ENTRY: &str = "entry";
+const PARTIAL: &str = "partial";
+const REFUSED: &str = "refused";
+const LOCK: &str = "lock";
+const MARK: &str = "mark";
+
+/// The entries of one folder, for one process.
+#[derive(Debug)]
+pub struct Journal {
+    files: Box<dyn Files>,
+    former_owner: Option<String>,
+    entries: AtomicUsize,
+}
+
+/// Where the files are.
+trait Files: std::fmt::Debug + Send + Sync {
+    fn path(&self) -> &Path;
+    /// Puts a file in place whole and durably, by way of another name.
+    fn write(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Their names.
+    fn list(&self) -> Result<Vec<String>, JournalError>;
+    /// The first `limit` bytes of a file; `None` when there is none.
+    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError>;
+    /// Removes a file; `false` when there is none.
+    fn remove(&self, name: &str) -> Result<bool, JournalError>;
+    /// Renames a file; `false` when there is none.
+    fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError>;
+}
+
+impl Journal {
+    /// Opens the folder for `owner`, which names this process, and creates what is missing of it (mode 0700, files 0600).
+    ///
+    /// # Errors
+    /// `InUse` when another process holds it; `Io`, naming the path.
+    pub fn open(path: &Path, owner: &str) -> Result<Self, JournalError> {
+        let (folder, former) = Folder::open(path, LOCK, owner)?;
+        let journal = Self::of(Box::new(folder), former);
+        journal.entries.store(journal.names()?.len(), Ordering::SeqCst);
+        Ok(journal)
+    }
+
+    /// A journal that lasts as long as `folder`, for tests; takes it from whoever held it.
+    pub fn in_memory(folder: &MemoryFolder, owner: &str) -> Self {
+        let (held, former) = Held::take(folder, owner);
+        Self::of(Box::new(held), former)
+    }
+
+    fn of(files: Box<dyn Files>, former: String) -> Self {
+        let former_owner = Some(former).filter(|former| !former.is_empty());
+        Self { files, former_owner, entries: AtomicUsize::new(0) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// Who held the folder before. That process is certainly gone: its lock was free.
+    pub fn former_owner(&self) -> Option<&str> {
+        self.former_owner.as_deref()
+    }
+
+    /// Makes an entry durable: when this returns, it outlives the process and the machine's power. Names are the
+    /// caller's to keep apart.
+    ///
+    /// # Errors
+    /// `TooLong`, `Full`, `Io`: nothing was promised.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        if bytes.len() > MAX_ENTRY {
+            return Err(JournalError::TooLong { length: bytes.len() });
+        }
+        // Counted ahead, so that many writers at once stay below the limit.
+        if self.entries.fetch_add(1, Ordering::SeqCst) >= MAX_ENTRIES {
+            self.entries.fetch_sub(1, Ordering::SeqCst);
+            return Err(JournalError::Full { path: self.path().to_owned() });
+        }
+        let written = self.files.write(&file(name, PARTIAL), &file(name, ENTRY), bytes);
+        if written.is_err() {
+            self.entries.fetch_sub(1, Ordering::SeqCst);
+        }
+        written
+    }
+
+    /// Whether working with it never blocks.
+    pub fn is_in_memory(&self) -> bool {
+        self.files.path() == Path::new(memory::PATH)
+    }
+
+    /// The entries, in order of their names.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn names(&self) -> Result<Vec<String>, JournalError> {
+        let mut names: Vec<_> = self
+            .files
+            .list()?
+            .into_iter()
+            .filter_map(|file| {
+                let (name, kind) = file.rsplit_once('.')?;
+                matches!(kind, ENTRY | PARTIAL).then(|| name.to_owned())
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// An entry's bytes; of one longer than [`MAX_ENTRY`] only so many that it shows. `None` when there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        for kind in [ENTRY, PARTIAL] {
+            if let Some(bytes) = self.files.read(&file(name, kind), MAX_ENTRY + 1)? {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes an entry whose result is stored. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// `Io`: it is there still, and is offered to the database again after a restart, which does no harm.
+    pub fn remove(&self, name: &str) -> Result<(), JournalError> {
+        let mut removed = false;
+        for kind in [ENTRY, PARTIAL] {
+            removed |= self.files.remove(&file(name, kind))?;
+        }
+        if removed {
+            self.entries.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Puts an entry aside that cannot be read, and tells where it is now.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn refuse(&self, name: &str) -> Result<PathBuf, JournalError> {
+        let aside = file(name, REFUSED);
+        for kind in [PARTIAL, ENTRY] {
+            if self.files.rename(&file(name, kind), &aside)? {
+                self.entries.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        Ok(self.path().join(aside))
+    }
+
+    /// The number that was kept last; `None` when none was, or what stands there is no number.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn mark(&self) -> Result<Option<i64>, JournalError> {
+        let bytes = self.files.read(MARK, 64)?;
+        Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok()))
+    }
+
+    /// Keeps a number in place of the one before, durably.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn set_mark(&self, mark: i64) -> Result<(), JournalError> {
+        self.files.write("mark.new", MARK, mark.to_string().as_bytes())
+    }
+}
+
+fn file(name: &str, kind: &str) -> String {
+    format!("{name}.{kind}")
+}
+
+/// `Ok(None)` for what is not there.
+fn or_absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

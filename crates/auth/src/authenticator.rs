@@ -131,28 +131,36 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]; only [`AuthErrorReason::KeysUnavailable`] is worth a retry.
     pub async fn authenticate(&self, bearer: &str) -> Result<Arc<Caller>, AuthError> {
-        if bearer.is_empty() {
-            return Err(AuthError::missing());
-        }
-        if bearer.len() > MAX_TOKEN_BYTES {
-            let detail = format!("{} bytes are too long for a token", bearer.len());
-            return Err(AuthError::new(AuthErrorReason::Malformed, detail));
-        }
+        check_length(bearer)?;
         let hash = hash(bearer);
         if let Some(verdict) = self.remembered(&hash) {
             return self.unless_blocked(&verdict.verified.caller);
         }
         let token = Token::parse(bearer)?;
-        let iss = token.iss()?;
-        let issuer = self.by_iss.get(iss).ok_or_else(|| {
-            AuthError::new(AuthErrorReason::UnknownIssuer, format!("no issuer has iss {}", Foreign(iss)))
-        })?;
+        let issuer = self.issuer_of(&token)?;
         let now = self.clock.now();
         let verified = issuer.verify(&token, now, |name| self.names.contains(name)).await?;
         let caller = Arc::clone(&verified.caller);
         let remaining = verified.refused_from.until(now);
         self.verdicts.insert(hash, Arc::new(Verdict { verified, issuer: Arc::clone(issuer), remaining }));
         self.unless_blocked(&caller)
+    }
+
+    /// Whom a token names, nothing of it verified: only to tell apart those whose tokens wait for that.
+    ///
+    /// # Errors
+    /// What [`Authenticator::authenticate`] would say of it without looking at a key: it is malformed, or of no issuer.
+    pub fn claimed_principal(&self, bearer: &str) -> Result<String, AuthError> {
+        check_length(bearer)?;
+        let token = Token::parse(bearer)?;
+        Ok(self.issuer_of(&token)?.claimed_principal(&token))
+    }
+
+    fn issuer_of(&self, token: &Token<'_>) -> Result<&Arc<Issuer>, AuthError> {
+        let iss = token.iss()?;
+        self.by_iss.get(iss).ok_or_else(|| {
+            AuthError::new(AuthErrorReason::UnknownIssuer, format!("no issuer has iss {}", Foreign(iss)))
+        })
     }
 
     /// The verdict on a token, unless it has expired or its issuer's keys have changed since.
@@ -229,6 +237,17 @@ impl Authenticator {
         }
         away
     }
+}
+
+fn check_length(bearer: &str) -> Result<(), AuthError> {
+    if bearer.is_empty() {
+        return Err(AuthError::missing());
+    }
+    if bearer.len() > MAX_TOKEN_BYTES {
+        let detail = format!("{} bytes are too long for a token", bearer.len());
+        return Err(AuthError::new(AuthErrorReason::Malformed, detail));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Authenticator {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -32,6 +33,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 256 * 1024;
 
+/// Tokens with unknown keys that may wait for the keys of one issuer at a time: anybody can make such tokens, and they must
+/// not take the places of those that can be verified at once.
+pub(crate) const MAX_WAITING: usize = 256;
+
 enum Source {
     Fixed,
     File(PathBuf),
@@ -44,7 +49,17 @@ pub(crate) struct Keys {
     source: Source,
     current: ArcSwapOption<KeySet>,
     attempts: Arc<Mutex<Attempts>>,
+    waiting: AtomicUsize,
     clock: Arc<dyn Clock>,
+}
+
+/// A token that waits; leaves when it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -96,7 +111,7 @@ impl Keys {
 
     fn new(issuer: Arc<str>, source: Source, set: Option<KeySet>, clock: Arc<dyn Clock>) -> Self {
         let current = ArcSwapOption::from(set.map(Arc::new));
-        Self { issuer, source, current, attempts: Arc::default(), clock }
+        Self { issuer, source, current, attempts: Arc::default(), waiting: AtomicUsize::new(0), clock }
     }
 
     /// The keys as they are known, if they ever were.
@@ -107,6 +122,15 @@ impl Keys {
     /// Whether `set` is still what is known.
     pub(crate) fn is_current(&self, set: &Arc<KeySet>) -> bool {
         self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, set))
+    }
+
+    /// The same as [`Keys::refetch`] for a token with an unknown key. When too many wait, it is told that the source is away.
+    pub(crate) async fn refetch_for_token(self: &Arc<Self>) -> Refetched {
+        let waiting = Waiting(&self.waiting);
+        if waiting.0.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
+            return Refetched::SourceAway;
+        }
+        self.refetch().await
     }
 
     /// Asks the source for newer keys, unless that was done just now.

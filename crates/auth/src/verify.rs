@@ -184,7 +184,7 @@ impl Issuer {
         {
             return verdict.map(|()| keys);
         }
-        let refetched = self.keys.refetch().await;
+        let refetched = self.keys.refetch_for_token().await;
         if let Some(keys) = self.keys.current()
             && let Some(verdict) = signature_verdict(token, &keys)
         {
@@ -235,6 +235,11 @@ impl Issuer {
             return Err(AuthError::new(AuthErrorReason::LifetimeTooLong, detail));
         }
         Ok(expires_at)
+    }
+
+    /// Whom `token` names, not verified.
+    pub(crate) fn claimed_principal(&self, token: &Token<'_>) -> String {
+        format!("{}:{}", self.name, text(&token.claims, &self.principal_claim).unwrap_or_default())
     }
 
     fn principal(

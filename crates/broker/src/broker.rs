@@ -25,6 +25,7 @@ use crate::metrics::ConnectionLabels;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
+use crate::watched::{ProviderHealth, Watched};
 use crate::{Error, Metrics, Reason, Sealer, Settings, Timer};
 
 /// How often links and attempts that expired are removed, and connections are counted.
@@ -35,6 +36,8 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 const EACH_SECOND: Duration = Duration::from_secs(1);
 /// When the rest of the maintenance begins after the start, and how often most of it comes.
 const FIRST_TICK: Duration = Duration::from_secs(5);
+/// How long a part may take to say that it works.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.
 const KEEP_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -85,11 +88,21 @@ pub struct Shutdown {
     pub journaled: Vec<String>,
     /// Where the journal is.
     pub journal: Option<PathBuf>,
+    /// Connections whose refresh is under way, named alike: its outcome will have to be found out.
+    pub under_way: Vec<String>,
+}
+
+impl Shutdown {
+    /// Whether nothing was left.
+    pub fn is_clean(&self) -> bool {
+        self.unsaved.is_empty() && self.journaled.is_empty() && self.under_way.is_empty()
+    }
 }
 
 struct Inner {
     storage: Arc<dyn Storage>,
     providers: HashMap<ProviderName, Arc<dyn Provider>>,
+    watched: Vec<Arc<Watched>>,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     settings: Settings,
@@ -108,6 +121,7 @@ struct Inner {
     reports: Reports,
     runtime: tokio::runtime::Handle,
     maintenance: Mutex<Vec<JoinHandle<()>>>,
+    stopping: watch::Sender<bool>,
     /// Counts tasks that hold what a provider gave and is not stored yet.
     delicate: watch::Sender<usize>,
 }
@@ -146,12 +160,15 @@ impl Broker {
         )
         .await?;
         let rules = RuleBook::load(&*storage).await?;
+        let watch = |provider| Arc::new(Watched::new(provider, Arc::clone(&clock)));
+        let watched: Vec<Arc<Watched>> = providers.into_iter().map(watch).collect();
         let broker = Self(Arc::new(Inner {
             directory: Directory::new(settings.max_cached_connections),
-            providers: providers
-                .into_iter()
-                .map(|provider| (provider.info().name.clone(), provider))
+            providers: watched
+                .iter()
+                .map(|provider| (provider.info().name.clone(), Arc::clone(provider) as Arc<dyn Provider>))
                 .collect(),
+            watched,
             rules: ArcSwap::from_pointee(rules),
             reloading: tokio::sync::Mutex::default(),
             clients: Clients::default(),
@@ -164,6 +181,7 @@ impl Broker {
             reports: Reports::default(),
             runtime: tokio::runtime::Handle::current(),
             maintenance: Mutex::default(),
+            stopping: watch::Sender::new(false),
             delicate: watch::Sender::new(0),
             storage,
             clock,
@@ -194,11 +212,15 @@ impl Broker {
         let every = |first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>| {
             // Weak, so that a broker that nobody holds any more stops working.
             let inner = Arc::downgrade(&self.0);
+            let mut stopping = self.0.stopping.subscribe();
             let task = self.0.runtime.spawn(async move {
                 let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
-                    ticks.tick().await;
+                    tokio::select! {
+                        _ = stopping.wait_for(|stopping| *stopping) => return,
+                        _ = ticks.tick() => {}
+                    }
                     let Some(inner) = inner.upgrade() else { return };
                     work(Self(inner)).await;
                 }
@@ -257,12 +279,20 @@ impl Broker {
         }
     }
 
-    /// Lets refreshes that are under way finish, and tells what could not be stored.
+    /// Begins nothing more by itself, such as a refresh ahead of time. What callers ask for is still done.
+    pub fn begin_shutdown(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Lets refreshes that are under way finish, and tells what was left after `grace`.
     pub async fn shutdown(&self, grace: Duration) -> Shutdown {
-        for task in self.0.maintenance.lock().drain(..) {
-            task.abort();
-        }
+        self.begin_shutdown();
+        let maintenance: Vec<_> = self.0.maintenance.lock().drain(..).collect();
         let finished = async {
+            // What maintenance has begun, such as revoking a grant, is not left half-done.
+            for task in maintenance {
+                let _ = task.await;
+            }
             let _ = self.0.delicate.subscribe().wait_for(|count| *count == 0).await;
             self.0.flights.finished().await;
             self.0.unsaved.finished().await;
@@ -277,18 +307,38 @@ impl Broker {
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, "cannot write seal counts");
         }
+        self.left()
+    }
+
+    /// What would be left if the process ended now.
+    pub fn left(&self) -> Shutdown {
         Shutdown {
             unsaved: self.0.unsaved.names(Kept::InMemory),
             journaled: self.0.unsaved.names(Kept::InJournal),
             journal: self.journal().map(|journal| journal.path().to_owned()),
+            under_way: self.0.flights.names(),
         }
     }
 
-    /// Whether database and encryption backend work.
+    /// Whether database and encryption backend work: each is asked for itself, and none waits for the other.
     pub async fn readiness(&self) -> Readiness {
-        let storage = self.storage().check_health().await.map_err(|error| error.to_string());
-        let encryption = self.sealer().check_health().await.map_err(|error| error.to_string());
+        async fn in_time<E: ToString>(check: impl Future<Output = Result<(), E>>) -> Result<(), String> {
+            match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
+                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Err(_) => Err("no answer in time".to_owned()),
+            }
+        }
+        let checks = (in_time(self.storage().check_health()), in_time(self.sealer().check_health()));
+        let (storage, encryption) = futures::join!(checks.0, checks.1);
         Readiness { storage, encryption }
+    }
+
+    /// What the calls of each provider came to lately, in the order of the names. Asks nobody.
+    pub fn provider_health(&self) -> Vec<(ProviderName, ProviderHealth)> {
+        let health = |provider: &Arc<Watched>| (provider.info().name.clone(), provider.health());
+        let mut all: Vec<_> = self.0.watched.iter().map(health).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Reads all access rules again; to be called after each change of one.

@@ -248,7 +248,7 @@ impl Directory {
     pub(crate) fn forget_all(&self) {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
-        self.tenants.invalidate_all();
+        self.tenants.clear();
     }
 
     /// Lets the connections of a client be tried again at once: an admin mended it.

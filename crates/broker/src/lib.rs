@@ -26,6 +26,7 @@ mod select;
 mod settings;
 mod timer;
 mod token;
+mod watched;
 
 pub use audit::Actor;
 pub use broker::{Broker, LEASE_MARGIN, Parts, Readiness, Shutdown};
@@ -37,3 +38,4 @@ pub use sealer::{INSTALLATION_SCOPE, Place, Sealer};
 pub use settings::Settings;
 pub use timer::{RuntimeTimer, Timer};
 pub use token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
+pub use watched::ProviderHealth;

@@ -156,30 +156,8 @@ impl Composed {
         if let Some(failure) = lost {
             return Err(failure);
         }
-        unsaved(&left)
+        report(&left)
     }
-}
-
-/// Names what the database did not take, and where it is.
-fn unsaved(left: &Shutdown) -> Result<(), Failure> {
-    let mut found = Vec::new();
-    let mut hints = Vec::new();
-    if !left.unsaved.is_empty() {
-        found.push(format!("refreshed tokens could not be stored: {}", left.unsaved.join(", ")));
-        hints.push("connections whose tokens are lost may need the customer's consent again".to_owned());
-    }
-    if let (false, Some(journal)) = (left.journaled.is_empty(), &left.journal) {
-        let journal = journal.display();
-        found.push(format!(
-            "refreshed tokens wait for the database in the journal {journal}: {}",
-            left.journaled.join(", ")
-        ));
-        hints.push(format!("keep {journal}: the next start with this journal stores what is in it"));
-    }
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::new(found.join("; ")).hint(hints.join("; ")))
 }
 
 /// Takes over the database's time.
@@ -196,6 +174,35 @@ async fn keep_following(storage: Arc<dyn Storage>, clock: FollowingClock) {
         // What is wrong with the database is reported by who needs it.
         let _ = follow(&*storage, &clock).await;
     }
+}
+
+/// Names what was left when the server stopped, and where it is.
+fn report(left: &Shutdown) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    let mut hints = Vec::new();
+    if !left.unsaved.is_empty() {
+        found.push(format!("refreshed tokens could not be stored: {}", left.unsaved.join(", ")));
+        hints.push("connections whose tokens are lost may need the customer's consent again".to_owned());
+    }
+    if let (false, Some(journal)) = (left.journaled.is_empty(), &left.journal) {
+        let journal = journal.display();
+        found.push(format!(
+            "refreshed tokens wait for the database in the journal {journal}: {}",
+            left.journaled.join(", ")
+        ));
+        hints.push(format!("keep {journal}: the next start with this journal stores what is in it"));
+    }
+    if !left.under_way.is_empty() {
+        found.push(format!("refreshes were still under way: {}", left.under_way.join(", ")));
+        hints.push(
+            "the next server finds out what became of them; a longer server.shutdown_grace lets them finish"
+                .to_owned(),
+        );
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(found.join("; ")).hint(hints.join("; ")))
 }
 
 async fn prepare_schema(storage: &dyn Storage, migrate: bool) -> Result<(), Failure> {
@@ -273,10 +280,16 @@ fn server_config(config: &Config) -> Result<ServerConfig, Failure> {
         public: listener("public", &listen.public.transport(), false)?,
         operations: listener("operations", &listen.operations.transport(), false)?,
         worker_threads: server.worker_threads,
+        drain_delay: server.drain_delay,
         shutdown_grace: server.shutdown_grace,
         limits: Limits {
             max_connections: server.max_connections,
             max_calls: server.max_calls,
+            max_calls_per_connection: server.max_calls_per_connection,
+            max_waiting_calls: server.max_waiting_calls,
+            max_verifications: server.max_verifications,
+            max_admin_calls: server.max_admin_calls,
+            max_pages: server.max_pages,
             call_timeout: server.request_timeout,
         },
     })

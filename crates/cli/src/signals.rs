@@ -1,5 +1,6 @@
 //! Signals: the first one stops gracefully, the second one at once.
 
+use tokenward_broker::Broker;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -27,13 +28,16 @@ impl Signals {
         }
     }
 
-    /// Waits for the first signal; from then on another one ends the process at once.
-    pub(crate) async fn first(mut self) {
+    /// Waits for the first signal; from then on another one ends the process at once, and what `broker` has not stored is
+    /// named.
+    pub(crate) async fn first(mut self, broker: Broker) {
         self.next().await;
         tracing::info!("stopping; a second signal ends the process at once");
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("stopped at once by a second signal");
+            let left = broker.left();
+            let (unsaved, under_way) = (left.unsaved.join(", "), left.under_way.join(", "));
+            tracing::error!(unsaved, under_way, "stopped at once by a second signal");
             std::process::exit(ENDED_BY_SIGNAL);
         });
     }

@@ -10,7 +10,8 @@ use secrecy::SecretString;
 use crate::address::{Addresses, Transport};
 use crate::cache::{Freshness, TokenCache};
 use crate::caller_token::{CallerToken, CallerTokenSource};
-use crate::client::{Limits, Shared, TokenClient};
+use crate::client::{Limits, Outage, Shared, TokenClient};
+use crate::connect::{Lookup, system_lookup};
 use crate::retry::Backoff;
 use crate::time::{RuntimeTime, Time};
 
@@ -54,6 +55,7 @@ pub struct TokenClientBuilder {
     freshness: Freshness,
     capacity: u64,
     time: Arc<dyn Time>,
+    lookup: Lookup,
 }
 
 impl Default for TokenClientBuilder {
@@ -74,12 +76,13 @@ impl Default for TokenClientBuilder {
             freshness: Freshness { margin: Duration::from_mins(1), max_age: Duration::from_mins(5) },
             capacity: 10_000,
             time: Arc::new(RuntimeTime),
+            lookup: system_lookup(),
         }
     }
 }
 
 impl TokenClientBuilder {
-    /// Adds a server: `https://host:port`, `unix:///path`, or `http://` on loopback. The first one is used while it works.
+    /// Adds a server: `https://host:port`, `unix:///path`, or `http://` on loopback. A name stands for all addresses behind it.
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
@@ -144,7 +147,8 @@ impl TokenClientBuilder {
         self
     }
 
-    /// How long one try may take. Default 12 s, a little more than the server gives a provider.
+    /// How long one try may take. Default 12 s, a little more than the server gives a provider. Where there are several servers,
+    /// each gets its part of what is left of [`TokenClientBuilder::timeout`] at the most.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.limits.attempt_timeout = timeout;
@@ -165,7 +169,8 @@ impl TokenClientBuilder {
         self
     }
 
-    /// A token with less life than this is not served from memory, unless a request has its own `min_ttl`. Default 60 s.
+    /// A token with less life than this is not served from memory while a server can be asked, unless a request has its own
+    /// `min_ttl`. Default 60 s.
     #[must_use]
     pub fn expiry_margin(mut self, margin: Duration) -> Self {
         self.freshness.margin = margin;
@@ -183,6 +188,12 @@ impl TokenClientBuilder {
     #[cfg(test)]
     pub(crate) fn time(mut self, time: Arc<dyn Time>) -> Self {
         self.time = time;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = lookup;
         self
     }
 
@@ -206,8 +217,9 @@ impl TokenClientBuilder {
             server_name: self.server_name,
             connect_timeout: self.connect_timeout,
             allow_plaintext: self.allow_plaintext,
+            lookup: self.lookup,
         };
-        let addresses = Addresses::new(&self.addresses, &transport)?;
+        let addresses = Addresses::new(&self.addresses, &transport, self.time.jitter())?;
         let source = self.caller.ok_or_else(|| BuildError::CallerToken("none was given".to_owned()))?;
         let caller = CallerToken::new(source, &*self.time).await.map_err(BuildError::CallerToken)?;
         let cache = TokenCache::new(self.capacity, self.freshness);
@@ -216,6 +228,7 @@ impl TokenClientBuilder {
             caller,
             cache,
             limits: self.limits,
+            outage: Outage::default(),
             time: self.time,
         }))
     }

@@ -20,6 +20,9 @@ type SharedCall = Shared<BoxFuture<'static, Result<AccessToken, Error>>>;
 type Calls =
     Arc<Mutex<HashMap<TokenRequest, (u64, WeakShared<BoxFuture<'static, Result<AccessToken, Error>>>)>>>;
 
+/// A token with less life than that counts as expired, as it does for the server.
+const EXPIRED_BELOW: Duration = Duration::from_secs(5);
+
 /// How long tokens are served from memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Freshness {
@@ -33,6 +36,12 @@ pub(crate) struct Freshness {
 struct Entry {
     token: AccessToken,
     got_at: Instant,
+}
+
+impl Entry {
+    fn lives(&self, needed: Duration, now: Instant) -> bool {
+        self.token.expires_at().is_none_or(|expiry| expiry.saturating_duration_since(now) > needed)
+    }
 }
 
 pub(crate) struct TokenCache {
@@ -54,18 +63,14 @@ impl TokenCache {
     pub(crate) fn fresh(&self, request: &TokenRequest, now: Instant) -> Option<AccessToken> {
         let entry = self.entries.get(request)?;
         let young = now.duration_since(entry.got_at) < self.freshness.max_age;
-        (young && self.lives(&entry, request, now)).then_some(entry.token)
+        let needed = request.min_ttl.unwrap_or(self.freshness.margin);
+        (young && entry.lives(needed, now)).then_some(entry.token)
     }
 
-    /// A token that may be served when no server can be asked.
+    /// A token that may be served when no server can be asked: until it expires, unless the request says otherwise.
     pub(crate) fn living(&self, request: &TokenRequest, now: Instant) -> Option<AccessToken> {
         let entry = self.entries.get(request)?;
-        self.lives(&entry, request, now).then_some(entry.token)
-    }
-
-    fn lives(&self, entry: &Entry, request: &TokenRequest, now: Instant) -> bool {
-        let needed = request.min_ttl.unwrap_or(self.freshness.margin);
-        entry.token.expires_at().is_none_or(|expiry| expiry.saturating_duration_since(now) > needed)
+        entry.lives(request.min_ttl.unwrap_or(EXPIRED_BELOW), now).then_some(entry.token)
     }
 
     pub(crate) fn insert(&self, request: &TokenRequest, token: AccessToken, got_at: Instant) {

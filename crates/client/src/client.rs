@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokenward_api::v1;
 use tokenward_api::v1::report_rejected_token_response::Outcome;
 use tokenward_api::v1::token_service_client::TokenServiceClient;
@@ -24,6 +25,10 @@ use crate::token::AccessToken;
 
 /// The largest answer that is read. A token with 500 scopes is well below.
 const MAX_ANSWER: usize = 512 * 1024;
+
+/// When no server could be reached, that is believed for so long where a cached token lives: its callers do not wait for
+/// every try to fail once more.
+const BELIEVE_OUTAGE: Duration = Duration::from_secs(2);
 
 /// What became of a report of a rejected token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +53,18 @@ pub(crate) struct Shared {
     pub(crate) caller: CallerToken,
     pub(crate) cache: TokenCache,
     pub(crate) limits: Limits,
+    pub(crate) outage: Outage,
     pub(crate) time: Arc<dyn Time>,
+}
+
+/// Until when no server is tried while a cached token lives.
+#[derive(Default)]
+pub(crate) struct Outage(Mutex<Option<Instant>>);
+
+impl Outage {
+    fn lasts(&self, now: Instant) -> bool {
+        self.0.lock().is_some_and(|until| now < until)
+    }
 }
 
 /// How long and how often a call is tried.
@@ -82,6 +98,11 @@ impl TokenClient {
         if let Some(token) = shared.cache.fresh(request, shared.time.now()) {
             return Ok(token);
         }
+        if shared.outage.lasts(shared.time.now())
+            && let Some(token) = shared.cache.living(request, shared.time.now())
+        {
+            return Ok(token);
+        }
         let work = || {
             let (client, request) = (self.clone(), request.clone());
             async move { client.fetch(&request).await }
@@ -94,6 +115,10 @@ impl TokenClient {
         match shared.cache.living(request, shared.time.now()) {
             Some(token) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(%error, fingerprint = token.fingerprint(), "no answer: serving a cached token");
+                if !error.is_from_server() {
+                    let believed = BELIEVE_OUTAGE.mul_f64(1.0 + shared.time.jitter());
+                    *shared.outage.0.lock() = Some(shared.time.now() + believed);
+                }
                 Ok(token)
             }
             _ => Err(error),
@@ -173,10 +198,14 @@ impl TokenClient {
         let mut addresses_tried = 0;
         loop {
             let sent = time.now();
-            let patience = limits.attempt_timeout.min(deadline.saturating_duration_since(sent));
-            let (index, address, channel) = addresses.current();
+            // A server that hangs must leave time for those that were not tried yet.
+            let untried = addresses.len().saturating_sub(addresses_tried).max(1);
+            let part = deadline.saturating_duration_since(sent) / u32::try_from(untried).unwrap_or(u32::MAX);
+            let patience = limits.attempt_timeout.min(part);
+            let target = addresses.current();
             let request = authorized(message.clone(), &bearer, patience);
-            let server = TokenServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            let server =
+                TokenServiceClient::new(target.channel.clone()).max_decoding_message_size(MAX_ANSWER);
             let error = match tokio::time::timeout(patience, call(server, request)).await {
                 Ok(Ok(answer)) => return Ok((answer.into_inner(), sent)),
                 Ok(Err(status)) => Error::from_status(&status),
@@ -196,8 +225,8 @@ impl TokenClient {
                 }
                 Advice::OtherAddress => {
                     addresses_tried += 1;
-                    addresses.leave(index);
-                    tracing::warn!(address, %error, "server not usable: going on to the next");
+                    addresses.leave(&target, !error.is_from_server());
+                    tracing::warn!(address = target.name, %error, "server not usable: going on to the next");
                     if addresses_tried >= addresses.len() {
                         wait = limits.backoff.wait(round, &error, &**time);
                     }

@@ -27,8 +27,10 @@
 //!   thing at the same time share one call.
 //! - **Retry.** What another try can help is tried again with exponential backoff and jitter, never sooner than the
 //!   server's `google.rpc.RetryInfo` says and never past [`TokenClientBuilder::timeout`]. Everything else fails at once.
-//! - **Failover.** All calls go to one address while it works. When it does not, the next one takes over.
-//! - **Outages.** While no server can be reached, a cached token that still lives long enough is served.
+//! - **Failover.** All calls go to one server while it works. When it does not, the next one takes over at once, and a server
+//!   that hangs leaves time for the others within [`TokenClientBuilder::timeout`]. A name with several addresses is several
+//!   servers. Which one a client begins with is left to chance, so that a fleet spreads over them.
+//! - **Outages.** While no server can be reached, a cached token is served until it expires.
 //! - **Caller tokens** come from a file that is read again when it changes, or when the server does not accept the token.
 //!
 //! # Calling the provider's API
@@ -71,6 +73,7 @@ mod builder;
 mod cache;
 mod caller_token;
 mod client;
+mod connect;
 mod error;
 mod layer;
 mod request;

@@ -128,16 +128,22 @@ impl Config {
         if server.worker_threads > 1024 {
             problems.add("server.worker_threads", "must be 0 (one per processor) to 1024");
         }
-        if server.max_connections == 0 {
-            problems.add("server.max_connections", "must be at least 1");
-        }
-        if server.max_calls == 0 {
-            problems.add("server.max_calls", "must be at least 1");
-        }
-        if server.max_cached_callers == 0 {
-            problems.add("server.max_cached_callers", "must be at least 1");
+        for (option, is_zero) in [
+            ("max_connections", server.max_connections == 0),
+            ("max_calls", server.max_calls == 0),
+            ("max_calls_per_connection", server.max_calls_per_connection == 0),
+            ("max_waiting_calls", server.max_waiting_calls == 0),
+            ("max_verifications", server.max_verifications == 0),
+            ("max_admin_calls", server.max_admin_calls == 0),
+            ("max_pages", server.max_pages == 0),
+            ("max_cached_callers", server.max_cached_callers == 0),
+        ] {
+            if is_zero {
+                problems.add(format!("server.{option}"), "must be at least 1");
+            }
         }
         let hour = Duration::from_hours(1);
+        check_range(problems, "server.drain_delay", server.drain_delay, Duration::ZERO, hour);
         check_range(problems, "server.shutdown_grace", server.shutdown_grace, Duration::ZERO, hour);
         check_range(problems, "server.request_timeout", server.request_timeout, Duration::from_secs(1), hour);
     }

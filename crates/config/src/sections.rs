@@ -414,6 +414,9 @@ impl Default for Log {
 pub struct Server {
     /// Threads that serve the service listener; 0 for one per processor.
     pub worker_threads: usize,
+    /// How long calls are still taken after health checks were told that the process stops.
+    #[serde(with = "duration")]
+    pub drain_delay: Duration,
     /// How long requests in flight may take when the process is told to stop.
     #[serde(with = "duration")]
     pub shutdown_grace: Duration,
@@ -424,6 +427,16 @@ pub struct Server {
     pub max_connections: usize,
     /// How many calls each gRPC listener works on at a time; more are refused.
     pub max_calls: usize,
+    /// How many gRPC calls one connection may have in flight.
+    pub max_calls_per_connection: u32,
+    /// How many calls for tokens wait for the database or a vendor at a time; more are refused, fairly by principal.
+    pub max_waiting_calls: usize,
+    /// How many caller tokens are verified at a time; more are refused, fairly by principal.
+    pub max_verifications: usize,
+    /// How many admin calls are worked on at a time; more are refused, fairly by principal.
+    pub max_admin_calls: usize,
+    /// How many requests of browsers are worked on at a time; more are refused.
+    pub max_pages: usize,
     /// How many verified caller tokens are remembered.
     pub max_cached_callers: u64,
     /// Whether the database's schema is brought up to date at start.
@@ -434,10 +447,16 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             worker_threads: 0,
+            drain_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             max_connections: 10_000,
             max_calls: 10_000,
+            max_calls_per_connection: 1024,
+            max_waiting_calls: 5_000,
+            max_verifications: 1_000,
+            max_admin_calls: 500,
+            max_pages: 500,
             max_cached_callers: 100_000,
             migrate_on_start: true,
         }

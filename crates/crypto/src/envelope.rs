@@ -154,7 +154,7 @@ mod tests {
         let key = DataKey::new(7, &material);
         let nonce = std::array::from_fn(|i| 0xa0 + u8::try_from(i).expect("below 12"));
         let header = key.header();
-        let sealed = key.aead.seal_with_nonce(nonce, &header, &context.aad(header), b"a refresh token");
+        let sealed = key.aead().seal_with_nonce(nonce, &header, &context.aad(header), b"a refresh token");
         (key, sealed)
     }
 

@@ -1,5 +1,6 @@
 //! gRPC and HTTP on top of the broker.
 
+mod admission;
 pub mod error_table;
 mod grpc;
 pub mod http;

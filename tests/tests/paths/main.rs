@@ -8,5 +8,6 @@ mod dev;
 mod operator;
 mod restart;
 mod single_flight;
+mod stopping;
 mod tls;
 mod tools;

@@ -318,3 +318,42 @@ async fn an_endless_answer_is_cut_off() {
     // The limit is 256 KiB; the rest is what the kernel's buffers take.
     assert!(server.await.unwrap() < 32 * 1024 * 1024);
 }
+
+#[tokio::test]
+async fn tokens_with_unknown_keys_wait_for_them_in_bounded_numbers_and_known_keys_never() {
+    let corp = Corp::start().await;
+    let (next, until) = (Signer::ed25519(), Arc::new(Notify::new()));
+    corp.server.answer(Answer::Held(Arc::clone(&until), jwks(&[corp.signer.jwk("k1"), next.jwk("k2")])));
+    corp.clock.advance(30 * SECOND);
+    let auth = Arc::new(corp.auth);
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let (auth, token) = (Arc::clone(&auth), next.token("EdDSA", "k2", &claims(&format!("caller-{n}"))));
+        waiting.spawn(async move { auth.authenticate(&token).await.map_err(|error| error.reason()) });
+    }
+    for _ in 0..300 - 256 {
+        assert_eq!(waiting.join_next().await.unwrap().unwrap().unwrap_err(), KeysUnavailable);
+    }
+    let known = corp.signer.token("EdDSA", "k1", &claims("billing"));
+    assert!(auth.authenticate(&known).await.is_ok(), "whose key is known does not wait");
+    until.notify_one();
+    while let Some(verdict) = waiting.join_next().await {
+        assert!(verdict.unwrap().is_ok(), "whoever waited gets in with the new key");
+    }
+    assert_eq!(corp.server.hits(), 2);
+}
+
+#[tokio::test]
+async fn a_claimed_principal_is_read_without_a_key_and_only_of_an_issuer_that_is_known() {
+    let corp = Corp::start().await;
+    let stranger = Signer::ed25519();
+    let forged = stranger.token("EdDSA", "k9", &claims("billing"));
+    assert_eq!(corp.auth.claimed_principal(&forged).unwrap(), "corp:billing");
+    let nameless = stranger.token("EdDSA", "k9", &with(claims("billing"), "sub", serde_json::Value::Null));
+    assert_eq!(corp.auth.claimed_principal(&nameless).unwrap(), "corp:");
+    let foreign = stranger.token("EdDSA", "k9", &with(claims("billing"), "iss", "https://else".into()));
+    assert_eq!(corp.auth.claimed_principal(&foreign).unwrap_err().reason(), UnknownIssuer);
+    assert_eq!(corp.auth.claimed_principal("a.b.c").unwrap_err().reason(), Malformed);
+    assert_eq!(corp.auth.claimed_principal(&"x".repeat(9000)).unwrap_err().reason(), Malformed);
+    assert_eq!(corp.auth.claimed_principal("").unwrap_err().reason(), Missing);
+}

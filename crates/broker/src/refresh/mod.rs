@@ -53,6 +53,11 @@ pub(crate) type Flight = Shared<BoxFuture<'static, Result<Arc<LiveToken>, Error>
 pub(crate) struct Flights(Mutex<HashMap<Key, Flight>>);
 
 impl Flights {
+    /// The connections, as `tenant/connection`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.lock().keys().map(|(tenant, connection)| format!("{tenant}/{connection}")).collect()
+    }
+
     /// Waits until none is under way.
     pub(crate) async fn finished(&self) {
         loop {

@@ -32,7 +32,8 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
-    composed.serve(signals.first()).await?;
+    let broker = composed.broker.clone();
+    composed.serve(signals.first(broker)).await?;
     tracing::info!("stopped");
     Ok(())
 }

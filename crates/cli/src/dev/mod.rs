@@ -107,6 +107,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let server =
         Server { addresses: composed.server.addresses(), public_url, hubspot: sim.base_url(), tokens };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let broker = composed.broker.clone();
     let mut serving = tokio::spawn(composed.serve(async move {
         // An error means that the sender is gone: stop as well.
         let _ = stopped.await;
@@ -122,7 +123,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
     if result.is_ok() {
         tokio::select! {
             ended = &mut serving => return ended.map_err(|error| Failure::new(error.to_string()))?,
-            () = signals.first() => {}
+            () = signals.first(broker) => {}
         }
     }
     let _ = stop.send(());

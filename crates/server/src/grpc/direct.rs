@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::BufMut;
 use http::Request as HttpRequest;
@@ -27,17 +28,17 @@ pub(crate) const GET_TOKEN: &str = "/tokenward.v1.TokenService/GetToken";
 impl Tokens {
     /// Answers a GetToken call that was let through.
     pub(crate) async fn answer_directly(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: HttpRequest<Body>,
     ) -> http::Response<Body> {
         let mut grpc = Grpc::new(AnswerCodec).apply_max_message_size_config(Some(MAX_MESSAGE), None);
-        grpc.unary(GetToken { tokens: self.clone(), call: Some(call) }, request).await
+        grpc.unary(GetToken { tokens: self, call: Some(call) }, request).await
     }
 }
 
 struct GetToken {
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     call: Option<Call>,
 }
 
@@ -46,7 +47,7 @@ impl UnaryService<GetTokenRequest> for GetToken {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Token>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<GetTokenRequest>) -> Self::Future {
-        let (tokens, call) = (self.tokens.clone(), self.call.take());
+        let (tokens, call) = (Arc::clone(&self.tokens), self.call.take());
         Box::pin(async move {
             // A unary call has one message; a second one would have no caller.
             let call = call.ok_or_else(|| Status::internal("one call, one message"))?;
@@ -122,7 +123,6 @@ fn text(tag: u32, text: &str, buffer: &mut impl BufMut) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use prost::Message;

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use secrecy::{ExposeSecret, SecretString};
-use tokenward_auth::{AuthError, AuthErrorReason, Authenticator, Caller, bearer_token};
+use tokenward_auth::{Authenticator, Caller, bearer_token};
 use tokenward_broker::{Broker, Error, Reason};
 use tokio::runtime::Handle;
 use tonic::body::Body;
@@ -25,9 +24,13 @@ use super::call::{Call, Refusal};
 use super::direct::GET_TOKEN;
 use super::methods::is_open;
 use super::metrics::{CallMetrics, MeteredMethod, UNKNOWN_METHOD};
+use super::open::{self, MAX_OPEN};
 use super::report;
 use super::request_id::{CallId, REQUEST_ID, RequestIds, request_span};
 use super::token_service::Tokens;
+use super::verification::{TurnedAway, verify};
+use crate::admission::Admission;
+use crate::error_table::to_status;
 
 /// The header in which a caller says how long it waits.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -48,6 +51,10 @@ pub(crate) struct Gate {
     pub main: Handle,
     /// The longest that a call takes.
     pub timeout: Duration,
+    /// Places of callers whose tokens are being verified.
+    pub verifying: Admission,
+    /// Places of calls of the admin API.
+    pub administering: Admission,
 }
 
 /// The layer around the services of one listener, or of one of its threads. Clones share the count of calls.
@@ -55,29 +62,31 @@ pub(crate) struct Gate {
 pub(crate) struct CallService {
     inner: Routes,
     /// Answers GetToken without the router; only the service listener has it.
-    tokens: Option<Tokens>,
+    tokens: Option<Arc<Tokens>>,
     gate: Arc<Gate>,
     ids: Arc<RequestIds>,
     in_flight: Arc<AtomicUsize>,
     max_in_flight: usize,
+    open: Arc<AtomicUsize>,
 }
 
 impl CallService {
     /// A layer around `inner` that lets `max_in_flight` calls through at once.
     pub(crate) fn new(inner: Routes, gate: Arc<Gate>, max_in_flight: usize) -> Self {
         let ids = Arc::new(RequestIds::new(gate.broker.rng()));
-        Self { inner: inner.prepare(), tokens: None, gate, ids, in_flight: Arc::default(), max_in_flight }
+        let (in_flight, open) = Default::default();
+        Self { inner: inner.prepare(), tokens: None, gate, ids, in_flight, max_in_flight, open }
     }
 
     /// Answers GetToken directly.
-    pub(crate) fn with_tokens(mut self, tokens: Tokens) -> Self {
+    pub(crate) fn with_tokens(mut self, tokens: Arc<Tokens>) -> Self {
         self.tokens = Some(tokens);
         self
     }
 
     async fn answer(mut self, request: Request<Body>) -> Response<Body> {
         if is_open(request.uri().path()) {
-            return self.route(request).await;
+            return self.answer_open(request).await;
         }
         let gate = Arc::clone(&self.gate);
         let started = gate.broker.clock().monotonic();
@@ -107,6 +116,14 @@ impl CallService {
         response
     }
 
+    /// Answers a call that needs no caller token.
+    async fn answer_open(&mut self, request: Request<Body>) -> Response<Body> {
+        match Slot::take(&self.open, MAX_OPEN) {
+            Ok(slot) => open::holding(self.route(request).await, slot),
+            Err(error) => to_status(&error, &self.ids.of(request.headers()).to_id()).into_http(),
+        }
+    }
+
     /// Lets a call through to its handler if caller, role and load allow.
     async fn admit(
         &mut self,
@@ -115,10 +132,11 @@ impl CallService {
         id: &CallId,
         caller_out: &mut Option<Arc<Caller>>,
     ) -> Result<Response<Body>, Error> {
-        let _slot = self.slot()?;
-        let caller = self.authenticate(request.headers()).await.map_err(|error| {
-            *caller_out = error.caller().cloned();
-            refused_caller(&error)
+        let _slot = Slot::take(&self.in_flight, self.max_in_flight)?;
+        let mut patience = self.patience(request.headers());
+        let caller = self.authenticate(request.headers(), &mut patience).await.map_err(|away| {
+            *caller_out = away.caller;
+            away.error
         })?;
         *caller_out = Some(Arc::clone(&caller));
         let roles = method.method.roles;
@@ -131,55 +149,51 @@ impl CallService {
             )
             .with("allowed_roles", names));
         }
-        let timeout = self.timeout(request.headers());
         let call = Call { caller, id: id.clone() };
         let direct = self.tokens.as_ref().filter(|_| request.uri().path() == GET_TOKEN);
         if let Some(tokens) = direct {
-            let answering = tokens.answer_directly(call, request);
-            return tokio::time::timeout(timeout, answering).await.map_err(|_| too_long(timeout));
+            let answering = Arc::clone(tokens).answer_directly(call, request);
+            return tokio::time::timeout(patience, answering).await.map_err(|_| too_late(patience));
         }
+        let principal = call.caller.principal.as_str();
+        let place = method.method.is_admin.then(|| self.gate.administering.enter(principal, None));
+        let place = place.transpose()?;
         request.extensions_mut().insert(call);
         let answering = async {
             if !method.method.changes {
                 return Ok(self.route(request).await);
             }
             let mut detached = self.clone();
-            let work = async move { detached.route(request).await };
+            let work = async move {
+                // Whoever goes away gives back the place of a change when the change is done.
+                let _place = place;
+                detached.route(request).await
+            };
             let task = self.gate.main.spawn(work.instrument(request_span(&id.to_id())));
             task.await.map_err(|error| Error::new(Reason::Internal, "internal error").internal(error))
         };
-        match tokio::time::timeout(timeout, answering).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(too_long(timeout)),
-        }
+        tokio::time::timeout(patience, answering).await.unwrap_or_else(|_| Err(too_late(patience)))
     }
 
-    /// A place among the calls in flight; given back when it is dropped.
-    fn slot(&self) -> Result<Slot, Error> {
-        let slot = Slot(Arc::clone(&self.in_flight));
-        if slot.0.fetch_add(1, Ordering::Relaxed) < self.max_in_flight {
-            return Ok(slot);
-        }
-        Err(Error::new(Reason::Overloaded, "too many calls at once").retry_after(OVERLOAD_WAIT))
-    }
-
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, AuthError> {
+    /// Who calls. What of `patience` that took is gone.
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        patience: &mut Duration,
+    ) -> Result<Arc<Caller>, TurnedAway> {
         let bearer = bearer_token(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
         if let Some(caller) = self.gate.authenticator.cached(bearer) {
             return Ok(caller);
         }
-        // Verifying a signature takes long, and fetching keys longer: neither belongs on this thread.
-        let authenticator = Arc::clone(&self.gate.authenticator);
-        let bearer = SecretString::from(bearer);
-        let verify = async move { authenticator.authenticate(bearer.expose_secret()).await };
-        self.gate
-            .main
-            .spawn(verify)
-            .await
-            .unwrap_or_else(|error| Err(AuthError::unchecked(&error.to_string())))
+        let clock = self.gate.broker.clock();
+        let started = clock.monotonic();
+        let verdict = verify(&self.gate, bearer, *patience).await;
+        *patience = patience.saturating_sub(clock.monotonic().since(started));
+        verdict
     }
 
-    fn timeout(&self, headers: &HeaderMap) -> Duration {
+    /// How long the caller, and the server, lets a call take.
+    fn patience(&self, headers: &HeaderMap) -> Duration {
         let asked = headers.get(GRPC_TIMEOUT).and_then(|value| parse_timeout(value.as_bytes()));
         asked.map_or(self.gate.timeout, |asked| self.gate.timeout.min(asked.saturating_sub(TIMEOUT_MARGIN)))
     }
@@ -192,7 +206,18 @@ impl CallService {
     }
 }
 
-struct Slot(Arc<AtomicUsize>);
+/// One of a number of calls; given back when it is dropped.
+pub(crate) struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(count: &Arc<AtomicUsize>, most: usize) -> Result<Self, Error> {
+        let slot = Self(Arc::clone(count));
+        if slot.0.fetch_add(1, Ordering::Relaxed) < most {
+            return Ok(slot);
+        }
+        Err(Error::new(Reason::Overloaded, "too many calls at once").retry_after(OVERLOAD_WAIT))
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -215,31 +240,12 @@ impl Service<Request<Body>> for CallService {
     }
 }
 
-fn too_long(timeout: Duration) -> Error {
-    let message = format!("it took longer than {} ms; work that was begun goes on", timeout.as_millis());
-    Error::new(Reason::DeadlineExceeded, message)
-}
-
-/// What a caller that was turned away is told.
-fn refused_caller(error: &AuthError) -> Error {
-    let reason = match error.reason() {
-        AuthErrorReason::Missing => Reason::CallerTokenMissing,
-        AuthErrorReason::Expired => Reason::CallerTokenExpired,
-        AuthErrorReason::Blocked => Reason::CallerBlocked,
-        AuthErrorReason::KeysUnavailable => Reason::CallerKeysUnavailable,
-        AuthErrorReason::Malformed
-        | AuthErrorReason::UnsupportedAlgorithm
-        | AuthErrorReason::UnknownIssuer
-        | AuthErrorReason::UnknownKey
-        | AuthErrorReason::BadSignature
-        | AuthErrorReason::NotYetValid
-        | AuthErrorReason::WrongAudience
-        | AuthErrorReason::MissingClaim
-        | AuthErrorReason::LifetimeTooLong
-        | AuthErrorReason::RoleNotAllowed => Reason::CallerTokenInvalid,
-    };
-    let answer = Error::new(reason, error.public_message()).internal(error.detail());
-    if error.reason().is_retryable() { answer.retry_after(Duration::from_secs(1)) } else { answer }
+/// A call that took longer than it may.
+pub(crate) fn too_late(patience: Duration) -> Error {
+    Error::new(
+        Reason::DeadlineExceeded,
+        format!("it took longer than {} ms; work that was begun goes on", patience.as_millis()),
+    )
 }
 
 /// The value of `grpc-timeout`: at most 8 digits and a unit.

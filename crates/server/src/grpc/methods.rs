@@ -12,21 +12,39 @@ pub(crate) struct Method {
     /// Whether it changes something: such a call is finished even if its caller goes away, so that no change is made without
     /// its audit event, or with caches that do not know of it.
     pub changes: bool,
+    /// Whether it belongs to the admin API: such a call always waits for the database, so it needs a place.
+    pub is_admin: bool,
 }
 
-struct Rights(&'static [Role], bool);
+struct Rights {
+    roles: &'static [Role],
+    changes: bool,
+    is_admin: bool,
+}
+
+impl Rights {
+    const fn to_administer(roles: &'static [Role], changes: bool) -> Self {
+        Self { roles, changes, is_admin: true }
+    }
+}
 
 /// Whoever may get tokens, given an access rule. Operators can grant access to themselves; auditors only read.
-const ASK: Rights = Rights(&[Role::Service, Role::Operator, Role::Admin], false);
-const READ: Rights = Rights(&[Role::Operator, Role::Admin, Role::Auditor], false);
-const OPERATE: Rights = Rights(&[Role::Operator, Role::Admin], true);
-const ADMINISTER: Rights = Rights(&[Role::Admin], true);
+const ASK: Rights =
+    Rights { roles: &[Role::Service, Role::Operator, Role::Admin], changes: false, is_admin: false };
+const READ: Rights = Rights::to_administer(&[Role::Operator, Role::Admin, Role::Auditor], false);
+const OPERATE: Rights = Rights::to_administer(&[Role::Operator, Role::Admin], true);
+const ADMINISTER: Rights = Rights::to_administer(&[Role::Admin], true);
 
 macro_rules! methods {
     ($($service:literal { $($method:literal: $rights:ident,)* })*) => {
         /// The table.
         pub(crate) const METHODS: &[Method] = &[
-            $($(Method { name: concat!($service, "/", $method), roles: $rights.0, changes: $rights.1 },)*)*
+            $($(Method {
+                name: concat!($service, "/", $method),
+                roles: $rights.roles,
+                changes: $rights.changes,
+                is_admin: $rights.is_admin,
+            },)*)*
         ];
     };
 }
@@ -118,6 +136,13 @@ mod tests {
             assert!(name.starts_with("Get") || name.starts_with("List"), "{}", method.name);
             assert_ne!(method.name, "tokenward.v1.TokenService/GetToken");
             assert!(!method.changes);
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_admin_api_needs_a_place_and_nothing_else_does() {
+        for method in METHODS {
+            assert_eq!(method.is_admin, method.name.starts_with("tokenward.admin."), "{}", method.name);
         }
     }
 

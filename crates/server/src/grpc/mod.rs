@@ -10,6 +10,7 @@ mod mask;
 mod methods;
 mod metrics;
 mod oauth_client_service;
+mod open;
 mod page_token;
 mod principal_service;
 mod report;
@@ -17,9 +18,9 @@ mod request_id;
 mod seen;
 mod tenant_service;
 mod token_service;
+mod verification;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokenward_api::admin::v1::access_rule_service_server::AccessRuleServiceServer;
 use tokenward_api::admin::v1::connection_service_server::ConnectionServiceServer;
@@ -44,6 +45,9 @@ use principal_service::Principals;
 use seen::SeenTokens;
 use tenant_service::Tenants;
 use token_service::Tokens;
+
+use crate::Limits;
+use crate::admission::{Admission, Waiting};
 
 /// The largest request message. Tokens and secrets are small; nothing honest comes near it.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -70,22 +74,43 @@ fn health_names() -> impl Iterator<Item = &'static str> {
 pub(crate) struct Services {
     gate: Arc<Gate>,
     seen: Arc<SeenTokens>,
+    waiting: Admission,
     issuer: Option<Arc<BuiltinIssuer>>,
     health: HealthReporter,
 }
 
 impl Services {
-    /// Services over the broker. Work that takes long runs on `main`; no call takes longer than `timeout`.
+    /// Services over the broker. Work that takes long runs on `main`, and who waits for it is counted in `waiting`.
     pub(crate) fn new(
         broker: Broker,
         authenticator: Arc<Authenticator>,
         issuer: Option<Arc<BuiltinIssuer>>,
         main: Handle,
-        timeout: Duration,
+        limits: &Limits,
+        waiting: &Waiting,
     ) -> Self {
         let metrics = metrics::CallMetrics::new(broker.metrics());
-        let gate = Arc::new(Gate { authenticator, broker, metrics, main, timeout });
-        Self { gate, seen: Arc::new(SeenTokens::new()), issuer, health: HealthReporter::new() }
+        let places = |limit, work, what| Admission::new(limit, work, what, waiting);
+        let gate = Arc::new(Gate {
+            authenticator,
+            broker,
+            metrics,
+            main,
+            timeout: limits.call_timeout,
+            verifying: places(
+                limits.max_verifications,
+                "verification",
+                "too many caller tokens are being verified at once: use one until it expires",
+            ),
+            administering: places(limits.max_admin_calls, "admin", "too many admin calls at once"),
+        });
+        let waiting = places(
+            limits.max_waiting_calls,
+            "token",
+            "too many calls wait at once for tokens that have to be read or refreshed",
+        );
+        let (seen, health) = (Arc::new(SeenTokens::new()), HealthReporter::new());
+        Self { gate, seen, waiting, issuer, health }
     }
 
     /// Tells health checks that calls are served.
@@ -95,12 +120,17 @@ impl Services {
         }
     }
 
-    /// Tells health checks that calls are no longer served, and ends those that watch: they would keep the process alive
-    /// for as long as calls in flight may.
+    /// Tells health checks that calls are no longer served.
     pub(crate) async fn set_not_serving(&self) {
+        for name in health_names() {
+            self.health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    }
+
+    /// Ends the streams of those that watch: they would keep the process alive for as long as calls in flight may.
+    pub(crate) async fn end_watches(&self) {
         let mut health = self.health.clone();
         for name in health_names() {
-            health.set_service_status(name, ServingStatus::NotServing).await;
             health.clear_service_status(name).await;
         }
     }
@@ -111,12 +141,13 @@ impl Services {
         reflection: bool,
         max_calls: usize,
     ) -> Result<CallService, tonic_reflection::server::Error> {
-        let tokens = Tokens {
+        let tokens = Arc::new(Tokens {
             broker: self.gate.broker.clone(),
             main: self.gate.main.clone(),
             seen: Arc::clone(&self.seen),
-        };
-        let service = TokenServiceServer::new(tokens.clone()).max_decoding_message_size(MAX_MESSAGE);
+            waiting: self.waiting.clone(),
+        });
+        let service = TokenServiceServer::from_arc(Arc::clone(&tokens)).max_decoding_message_size(MAX_MESSAGE);
         let calls = self.finish(Routes::new(service), reflection, SERVICE_NAMES, max_calls)?;
         Ok(calls.with_tokens(tokens))
     }

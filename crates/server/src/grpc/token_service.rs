@@ -22,9 +22,9 @@ use super::call::{Call, refuse_for};
 use super::convert;
 use super::request_id::request_span;
 use super::seen::SeenTokens;
+use crate::admission::Admission;
 
 /// The service.
-#[derive(Clone)]
 pub(crate) struct Tokens {
     /// The use cases.
     pub broker: Broker,
@@ -32,6 +32,8 @@ pub(crate) struct Tokens {
     pub main: Handle,
     /// Who got which token.
     pub seen: Arc<SeenTokens>,
+    /// Places of calls that memory cannot answer.
+    pub waiting: Admission,
 }
 
 fn ask<'a>(
@@ -51,12 +53,20 @@ fn ask<'a>(
 }
 
 impl Tokens {
-    /// Runs work on the main runtime, and stops waiting for it when the caller goes away. What it logs names the request.
-    async fn elsewhere<T, F>(&self, request_id: &RequestId, work: F) -> Result<T, Error>
+    /// Runs work about a tenant on the main runtime, if there is a place for it, and stops waiting for it when the caller
+    /// goes away. What it logs names the request.
+    async fn elsewhere<T, F>(
+        &self,
+        principal: &Principal,
+        tenant: &str,
+        request_id: &RequestId,
+        work: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
+        let _place = self.waiting.enter(principal.as_str(), Some(tenant))?;
         let mut tasks = JoinSet::new();
         tasks.spawn_on(work.instrument(request_span(request_id)), &self.main);
         match tasks.join_next().await {
@@ -82,7 +92,8 @@ impl Tokens {
             let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
             let tenant = message.tenant_id.clone();
             let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
-            (self.elsewhere(&call.id.to_id(), work).await, tenant)
+            let principal = &call.caller.principal;
+            (self.elsewhere(principal, &tenant, &call.id.to_id(), work).await, tenant)
         };
         let token = outcome.map_err(|error| refuse_for(&tenant, error))?;
         self.audit_first_issuance(call, &tenant, &token.live);
@@ -122,7 +133,10 @@ impl TokenService for Tokens {
         let call = Call::take(&mut extensions)?;
         let principal = call.caller.principal.clone();
         let (broker, tenant) = (self.broker.clone(), message.tenant_id.clone());
+        let place = self.waiting.enter(principal.as_str(), Some(&tenant));
+        let place = place.map_err(|error| refuse_for(&tenant, error))?;
         let work = async move {
+            let _place = place;
             let ReportRejectedTokenRequest { tenant_id, connection_id, fingerprint } = &message;
             broker.report_rejected(&principal, tenant_id, connection_id, fingerprint).await
         };

@@ -18,4 +18,4 @@ mod tests;
 mod views;
 
 pub use operations::{ReadyHandle, operations_router};
-pub use public::public_router;
+pub(crate) use public::public_router;

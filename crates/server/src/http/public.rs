@@ -14,6 +14,7 @@ use super::handlers;
 use super::results::Results;
 use super::security::SecurityHeaders;
 use super::surround::{PageMetrics, surround};
+use crate::admission::{Admission, Waiting};
 
 /// What the pages share.
 pub(super) struct Pages<F> {
@@ -24,13 +25,15 @@ pub(super) struct Pages<F> {
     pub(super) results: Results,
     pub(super) metrics: PageMetrics,
     pub(super) time_limit: Duration,
+    /// Places of requests that are worked on.
+    pub(super) places: Admission,
 }
 
 /// The longest time that a page takes: a code exchange with every secret tried.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 impl<F> Pages<F> {
-    pub(super) fn new(flow: F, public_url: &Url) -> Self {
+    pub(super) fn new(flow: F, public_url: &Url, places: Admission) -> Self {
         Self {
             flow,
             base: public_url.as_str().trim_end_matches('/').to_owned(),
@@ -38,6 +41,7 @@ impl<F> Pages<F> {
             results: Results::default(),
             metrics: PageMetrics::default(),
             time_limit: TIME_LIMIT,
+            places,
         }
     }
 }
@@ -52,10 +56,12 @@ impl<F> Pages<F> {
 /// | `GET /connect/result/{id}` | shows the result for ten minutes |
 /// | `GET /`, `GET /robots.txt` | for visitors without a link, and robots |
 ///
-/// Counts its answers in the broker's metrics, so it is made once.
-pub fn public_router(broker: Broker) -> Router {
+/// Works on `max_pages` requests at once, of which no route keeps another: links can be opened by anybody, and must not
+/// keep customers from coming back. Counts its answers in the broker's metrics, so it is made once.
+pub(crate) fn public_router(broker: Broker, max_pages: usize, waiting: &Waiting) -> Router {
     let public_url = broker.settings().public_url.clone();
-    let pages = Pages::new(broker, &public_url);
+    let places = Admission::new(max_pages, "page", "too many requests at once", waiting);
+    let pages = Pages::new(broker, &public_url, places);
     pages.metrics.register(pages.flow.metrics());
     router(Arc::new(pages))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -75,9 +75,10 @@ pub(super) async fn surround<F: ConnectFlow>(
     request.extensions_mut().insert(request_id.clone());
 
     let span = tracing::info_span!("request", %request_id);
-    let mut response = match over_limit(&request) {
-        Some(status) => views::notice(status, &explain::TOO_LARGE),
-        None => tokio::time::timeout(pages.time_limit, next.run(request).instrument(span))
+    let mut response = match (over_limit(&request), pages.places.enter(&route, None)) {
+        (Some(status), _) => views::notice(status, &explain::TOO_LARGE),
+        (None, Err(error)) => overloaded(error, &request_id),
+        (None, Ok(_place)) => tokio::time::timeout(pages.time_limit, next.run(request).instrument(span))
             .await
             .unwrap_or_else(|_| failure(Error::new(Reason::DeadlineExceeded, "time is up"), &request_id)),
     };
@@ -98,6 +99,14 @@ pub(super) async fn surround<F: ConnectFlow>(
     } else {
         tracing::info!(%request_id, %method, route, status = status.as_u16(), reason, detail, millis, "page answered");
     }
+    response
+}
+
+/// A page that asks for patience, and says so to programs too.
+fn overloaded(error: Error, request_id: &RequestId) -> Response {
+    let wait = error.retry_after.unwrap_or_default();
+    let mut response = failure(error, request_id);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     response
 }
 

@@ -17,8 +17,6 @@ use super::tls::Tls;
 use super::{ListenError, stopped};
 use crate::grpc::CallService;
 
-/// Calls that one connection may have in flight; more wait at the client.
-const MAX_STREAMS: u32 = 1024;
 /// Headers of one call: a caller token of 8 KiB and what else comes with it.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// A connection that is silent for so long is asked whether it lives,
@@ -28,9 +26,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections that wait for a thread to take them.
 const HANDOVER: usize = 64;
 
-fn server(name: &'static str, tls: Option<&Tls>) -> Result<Server, ListenError> {
+fn server(name: &'static str, tls: Option<&Tls>, max_streams: u32) -> Result<Server, ListenError> {
     let server = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
@@ -45,6 +43,7 @@ fn server(name: &'static str, tls: Option<&Tls>) -> Result<Server, ListenError> 
 async fn serve(
     name: &'static str,
     tls: Option<Tls>,
+    max_streams: u32,
     service: CallService,
     incoming: impl Stream<Item = Accepted>,
     mut shutdown: watch::Receiver<bool>,
@@ -52,7 +51,7 @@ async fn serve(
 ) -> Result<(), ListenError> {
     let incoming = incoming.map(Accepted::into_connection);
     let mut deadline = shutdown.clone();
-    let serving = server(name, tls.as_ref())?
+    let serving = server(name, tls.as_ref(), max_streams)?
         .serve_with_incoming_shutdown::<_, _, _, Connection, io::Error, _>(service, incoming, async move {
             stopped(&mut shutdown).await;
         });
@@ -70,6 +69,7 @@ pub(crate) async fn on_this_runtime(
     name: &'static str,
     listener: Listener,
     tls: Option<Tls>,
+    max_streams: u32,
     service: CallService,
     shutdown: watch::Receiver<bool>,
     grace: Duration,
@@ -79,7 +79,7 @@ pub(crate) async fn on_this_runtime(
         let accepted = listener.accept().await;
         Some((accepted, listener))
     });
-    serve(name, tls, service, incoming, shutdown, grace).await
+    serve(name, tls, max_streams, service, incoming, shutdown, grace).await
 }
 
 /// Threads with a runtime each: a call that memory can answer never wakes another thread.
@@ -95,6 +95,7 @@ impl Workers {
         name: &'static str,
         count: NonZeroUsize,
         tls: Option<&Tls>,
+        max_streams: u32,
         mut service: impl FnMut() -> Result<CallService, ListenError>,
         shutdown: &watch::Receiver<bool>,
         grace: Duration,
@@ -108,8 +109,8 @@ impl Workers {
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
             let (sender, receiver) = mpsc::channel(HANDOVER);
             let (finish, finished) = oneshot::channel();
-            let serving =
-                serve(name, tls.cloned(), service()?, ReceiverStream::new(receiver), shutdown.clone(), grace);
+            let (incoming, shutdown) = (ReceiverStream::new(receiver), shutdown.clone());
+            let serving = serve(name, tls.cloned(), max_streams, service()?, incoming, shutdown, grace);
             thread::Builder::new()
                 .name(thread_name.clone())
                 .spawn(move || {

@@ -18,6 +18,7 @@ use tokenward_broker::Broker;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::admission::Waiting;
 use crate::grpc::Services;
 use crate::http::{ReadyHandle, operations_router, public_router};
 use grpc::Workers;
@@ -50,13 +51,32 @@ pub struct Limits {
     pub max_connections: usize,
     /// gRPC calls in flight per listener; more are answered OVERLOADED.
     pub max_calls: usize,
+    /// gRPC calls in flight per connection; more wait at the client.
+    pub max_calls_per_connection: u32,
+    /// Calls of the service listener that memory cannot answer, at a time; shared fairly by principals.
+    pub max_waiting_calls: usize,
+    /// Caller tokens whose signatures are verified at a time; shared fairly by principals.
+    pub max_verifications: usize,
+    /// Calls of the admin listener, and changes whose callers went away, at a time; shared fairly by principals.
+    pub max_admin_calls: usize,
+    /// Requests of the public listener that are worked on at a time; shared fairly by routes.
+    pub max_pages: usize,
     /// The longest that a gRPC call takes; callers may ask for less.
     pub call_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: 10_000, max_calls: 10_000, call_timeout: Duration::from_secs(30) }
+        Self {
+            max_connections: 10_000,
+            max_calls: 10_000,
+            max_calls_per_connection: 1024,
+            max_waiting_calls: 5_000,
+            max_verifications: 1_000,
+            max_admin_calls: 500,
+            max_pages: 500,
+            call_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -73,6 +93,8 @@ pub struct ServerConfig {
     pub operations: ListenerConfig,
     /// Threads of the service listener; 0 stands for one per processor.
     pub worker_threads: usize,
+    /// How long calls are still taken after health checks were told that the server stops.
+    pub drain_delay: Duration,
     /// How long calls in flight may take to finish when the server stops.
     pub shutdown_grace: Duration,
     /// Bounds.
@@ -137,8 +159,10 @@ pub struct BoundServer {
     broker: Broker,
     services: Services,
     workers: NonZeroUsize,
+    drain_delay: Duration,
     grace: Duration,
     limits: Limits,
+    waiting: Waiting,
 }
 
 /// Reads certificates and binds all four listeners. Connections wait until [`BoundServer::serve`].
@@ -150,6 +174,8 @@ pub async fn bind(parts: ServerParts) -> Result<BoundServer, ListenError> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ServerParts { broker, authenticator, builtin_issuer, config } = parts;
     let limits = config.limits;
+    let waiting = Waiting::default();
+    waiting.register(broker.metrics());
     let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     Ok(BoundServer {
         service: Bound::new(&config.service, &limits).await?,
@@ -161,12 +187,15 @@ pub async fn bind(parts: ServerParts) -> Result<BoundServer, ListenError> {
             authenticator,
             builtin_issuer,
             Handle::current(),
-            limits.call_timeout,
+            &limits,
+            &waiting,
         ),
         broker,
         workers: NonZeroUsize::new(config.worker_threads).unwrap_or_else(processors),
+        drain_delay: config.drain_delay,
         grace: config.shutdown_grace,
         limits,
+        waiting,
     })
 }
 
@@ -181,13 +210,15 @@ impl BoundServer {
         }
     }
 
-    /// Serves until `shutdown` is ready: then health checks say NOT_SERVING, nothing new is accepted, and calls in flight get
-    /// the configured time to finish. The operations listener goes last, so that the end can be watched.
+    /// Serves until `shutdown` is ready: then health checks say NOT_SERVING; after the configured delay, which lets load
+    /// balancers notice, nothing new is accepted, and calls in flight get the configured time to finish. The operations
+    /// listener goes last, so that the end can be watched.
     ///
     /// # Errors
     /// [`ListenError`] when a listener cannot start, or stops although nobody asked it to.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ListenError> {
-        let Self { service, admin, public, operations, broker, services, workers, grace, limits } = self;
+        let Self { service, admin, public, operations, broker, services, workers, .. } = self;
+        let Self { drain_delay, grace, limits, waiting, .. } = self;
         let (stop, stopping) = watch::channel(false);
         let (stop_operations, operations_stopping) = watch::channel(false);
         let setup = |name| {
@@ -199,6 +230,7 @@ impl BoundServer {
             service.name,
             workers,
             service.tls.as_ref(),
+            limits.max_calls_per_connection,
             || services.service(service.reflection, max_calls).map_err(setup(service.name)),
             &stopping,
             grace,
@@ -221,12 +253,13 @@ impl BoundServer {
             admin.name,
             admin.listener,
             admin.tls,
+            limits.max_calls_per_connection,
             admin_service,
             stopping.clone(),
             grace,
         ));
         let public_tls = public.tls.as_ref().map(Tls::http);
-        let public_router = public_router(broker);
+        let public_router = public_router(broker.clone(), limits.max_pages, &waiting);
         serving.spawn(async move {
             http::serve(public.name, public.listener, public_tls, public_router, stopping, grace).await;
             Ok(())
@@ -238,6 +271,11 @@ impl BoundServer {
         };
         services.set_not_serving().await;
         ready.drain();
+        if early.is_none() {
+            tokio::time::sleep(drain_delay).await;
+        }
+        services.end_watches().await;
+        broker.begin_shutdown();
         let _ = stop.send(true);
         let mut outcome = match early {
             None => Ok(()),

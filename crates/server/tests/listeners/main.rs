@@ -4,5 +4,6 @@
 mod admin;
 mod calls;
 mod connect;
+mod overload;
 mod sockets;
 mod world;

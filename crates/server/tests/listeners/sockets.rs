@@ -176,6 +176,24 @@ async fn a_server_that_is_told_to_stop_finishes_its_calls_and_takes_no_more() {
 }
 
 #[tokio::test]
+async fn load_balancers_are_told_before_calls_are_turned_away() {
+    let mut world = World::with(ServerConfig { drain_delay: Duration::from_secs(2), ..config() }).await;
+    let mut health = HealthClient::new(world.channel().await);
+    let mut client = world.tokens("app", Role::Service).await;
+    world.stop();
+    let not_serving = ServingStatus::NotServing as i32;
+    while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status != not_serving {
+        tokio::task::yield_now().await;
+    }
+    let (status, body) = world.operations("/readyz").await;
+    assert!(status == 503 && body.contains(r#""status":"draining""#), "{body}");
+    client.get_token(ask()).await.unwrap();
+    world.tokens("app", Role::Service).await.get_token(ask()).await.unwrap();
+    world.stopped().await.unwrap();
+    assert!(endpoint(&world.addresses.service).connect().await.is_err());
+}
+
+#[tokio::test]
 async fn a_caller_that_is_unknown_learns_nothing_from_the_operations_listener() {
     let world = World::start().await;
     let token = world.caller_token("app", Role::Service);

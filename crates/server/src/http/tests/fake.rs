@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
 
+use crate::admission::{Admission, Waiting};
 use crate::http::flow::ConnectFlow;
 use crate::http::public::{Pages, router};
 use crate::http::surround::PageMetrics;
@@ -56,7 +57,8 @@ pub(super) struct Flow(Arc<Script>);
 
 /// Pages over a scripted flow.
 pub(super) fn pages(script: &Arc<Script>) -> Pages<Flow> {
-    Pages::new(Flow(Arc::clone(script)), &Url::parse(PUBLIC_URL).unwrap())
+    let places = Admission::new(100, "page", "too many requests at once", &Waiting::default());
+    Pages::new(Flow(Arc::clone(script)), &Url::parse(PUBLIC_URL).unwrap(), places)
 }
 
 impl ConnectFlow for Flow {

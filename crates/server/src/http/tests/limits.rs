@@ -8,6 +8,7 @@ use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::fake::{CODE, SECRET, Script, Site, connected, pages, refused};
+use crate::admission::{Admission, Waiting};
 use crate::http::public::router;
 use crate::http::surround::PageMetrics;
 
@@ -103,6 +104,39 @@ async fn a_page_that_takes_too_long_says_so() {
     let response = router(Arc::new(pages)).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 504);
     assert_eq!(response.headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn when_too_many_ask_for_pages_they_are_told_to_wait_and_nothing_is_done() {
+    let script = Arc::new(Script::default());
+    let mut pages = pages(&script);
+    pages.places = Admission::new(0, "page", "too many requests at once", &Waiting::default());
+    let request = http::Request::get(format!("/connect/{SECRET}")).body(axum::body::Body::empty()).unwrap();
+    let response = router(Arc::new(pages)).oneshot(request).await.unwrap();
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (503.try_into().unwrap(), &"1".parse().unwrap())
+    );
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    assert!(script.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_flood_of_one_page_does_not_keep_customers_from_coming_back() {
+    let script = Arc::new(Script { hangs: true, ..Script::default() });
+    let mut pages = pages(&script);
+    pages.places = Admission::new(4, "page", "too many requests at once", &Waiting::default());
+    let (places, router) = (pages.places.clone(), router(Arc::new(pages)));
+    let flood: Vec<_> = (0..10).map_while(|_| places.enter("/connect/{secret}", None).ok()).collect();
+    assert_eq!(flood.len(), 2);
+    let ask = |path: &str| {
+        let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+        router.clone().oneshot(request)
+    };
+    assert_eq!(ask(&format!("/connect/{SECRET}")).await.unwrap().status(), 503);
+    let mut coming_back = Box::pin(ask("/oauth/main/callback?code=c&state=s"));
+    assert!(futures::poll!(&mut coming_back).is_pending(), "it has a place, and waits for the vendor");
+    assert_eq!(script.seen().len(), 1);
 }
 
 /// Collects what is logged.

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokenward_broker::{Metrics, Readiness};
+use tokenward_broker::{Metrics, ProviderHealth, Readiness};
+use tokenward_types::ProviderName;
 
 use super::fake::{browser, serve};
 use crate::http::operations::{Health, ReadyHandle, router};
@@ -20,6 +21,11 @@ impl Health for Parts {
 
     async fn readiness(&self) -> Readiness {
         Readiness { storage: self.storage.lock().clone(), encryption: Ok(()) }
+    }
+
+    fn provider_health(&self) -> Vec<(ProviderName, ProviderHealth)> {
+        let name = |text| ProviderName::parse(text).unwrap();
+        vec![(name("crm"), ProviderHealth::Unreachable), (name("hubspot"), ProviderHealth::Ok)]
     }
 }
 
@@ -43,12 +49,17 @@ async fn metrics_and_health_are_answered_and_name_the_part_that_fails() {
 
     let (status, content_type, body) = get(address, "/readyz").await;
     assert_eq!((status, content_type.as_str()), (200, "application/json"));
-    assert_eq!(body, r#"{"status":"ready","parts":{"storage":"ok","encryption":"ok"}}"#);
+    // A provider that is away is told of, and makes nothing unready.
+    let providers = r#""providers":{"crm":"unreachable","hubspot":"ok"}"#;
+    let ready_body = r#"{"status":"ready","parts":{"storage":"ok","encryption":"ok"},"#;
+    assert_eq!(body, format!("{ready_body}{providers}}}"));
+    serde_json::from_str::<serde_json::Value>(&body).unwrap();
 
     *parts.storage.lock() = Err("connection to 10.0.0.5 refused, password=hunter2".to_owned());
     let (status, _, body) = get(address, "/readyz").await;
     assert_eq!(status, 503);
-    assert_eq!(body, r#"{"status":"not ready","parts":{"storage":"unavailable","encryption":"ok"}}"#);
+    let unready_body = r#"{"status":"not ready","parts":{"storage":"unavailable","encryption":"ok"},"#;
+    assert_eq!(body, format!("{unready_body}{providers}}}"));
     assert_eq!(get(address, "/livez").await.0, 200, "a database that is away is no reason for a restart");
 
     *parts.storage.lock() = Ok(());

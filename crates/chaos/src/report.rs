@@ -79,7 +79,7 @@ pub struct Report {
     /// Servers that ended without having been told to.
     pub ended_alone: u64,
     /// From the servers' metrics, by the report's names; what no server told is absent.
-    pub told: Vec<(&'static str, Option<f64>)>,
+    pub told: Vec<(&'static str, Option<u64>)>,
     /// The 99th percentile from a reply's arrival until it was durable, as the servers tell it.
     pub durable_p99_ms: Option<f64>,
     /// How often something was forbidden.
@@ -106,7 +106,7 @@ impl Report {
         add("kills", json!(self.tally.kills));
         add("kills_with_attempt_in_flight", json!(self.tally.kills_with_attempt_in_flight));
         for (name, value) in &self.told {
-            add(name, json!(value.map(|value| round(value, 0))));
+            add(name, json!(value));
         }
         add("db_crashes", json!(self.tally.db_crashes));
         add("rotation_to_durable_p99_ms", json!(self.durable_p99_ms.map(|ms| round(ms, 3))));
@@ -249,7 +249,7 @@ mod tests {
             not_at_once: None,
             tally: Tally::default(),
             ended_alone: 0,
-            told: vec![("takeovers", Some(31.0)), ("unknown_outcomes", None)],
+            told: vec![("takeovers", Some(31)), ("unknown_outcomes", None)],
             durable_p99_ms: Some(5.0),
             suspends: 3,
             stale_ms_max: 120,
@@ -281,7 +281,7 @@ mod tests {
         ] {
             assert!(json.get(name).is_some(), "{name}");
         }
-        assert_eq!((&json["seed"], &json["takeovers"]), (&json!(42), &json!(31.0)));
+        assert_eq!((&json["seed"], &json["takeovers"]), (&json!(42), &json!(31)));
         assert!(json["unknown_outcomes"].is_null(), "nobody told");
         assert_eq!(json["parameters"]["replicas"], 3);
     }

@@ -56,6 +56,16 @@ pub fn sum(processes: &[Values], name: &str) -> Option<f64> {
     Some(known.fold(first, |sum, value| sum + value))
 }
 
+/// The same of something that is counted.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are whole and not negative"
+)]
+pub fn count(processes: &[Values], name: &str) -> Option<u64> {
+    sum(processes, name).map(|sum| sum as u64)
+}
+
 /// The upper bound of the bucket that holds the given part of a histogram's observations; `None` where there are none, and
 /// infinity above the last bound.
 pub fn quantile(processes: &[Values], name: &str, part: f64) -> Option<f64> {
@@ -89,7 +99,7 @@ mod tests {
     fn counters_add_up_over_labels_and_processes() {
         let processes = [parse(TEXT), parse(TEXT)];
         assert_eq!(sum(&processes, "tokenward_refreshes_total"), Some(18.0));
-        assert_eq!(sum(&processes, "tokenward_takeovers_total"), Some(6.0));
+        assert_eq!(count(&processes, "tokenward_takeovers_total"), Some(6));
         assert_eq!(sum(&processes, "tokenward_takeovers"), None, "another name");
     }
 

@@ -74,7 +74,7 @@ pub fn report(evidence: Evidence<'_>) -> Report {
     let not_at_once = (options.scenario == Scenario::DatabaseAway)
         .then(|| count(calls.failures.len() + calls.answers.iter().filter(|answer| !answer.at_once).count()));
     let losses = losses(options, &truth, &history, connections, &checked.fates);
-    let counters = COUNTERS.map(|(name, metric)| (name, scrape::sum(&metrics, metric)));
+    let counters = COUNTERS.map(|(name, metric)| (name, scrape::count(&metrics, metric)));
     Report {
         connections: count(connections.len()),
         grants_lost: losses.count,

@@ -42,7 +42,7 @@ fn may(name: &str) -> Option<May<'static>> {
         "broker" => traits_and(&["types", "journal"]),
         "server" => traits_and(&["types", "api", "auth", "broker"]),
         "client" => May::Only(vec!["api"]),
-        "tests" | "xtask" | "bench" => May::AllButBackends,
+        "tests" | "xtask" | "bench" | "chaos" => May::AllButBackends,
         "cli" => May::Everything,
         _ => return None,
     };

@@ -56,7 +56,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
 }
 
 /// The commit, and whether what is built differs from it.
-fn commit(workspace: &Workspace) -> String {
+pub(crate) fn commit(workspace: &Workspace) -> String {
     let git = |arguments: &[&str]| shell::output(workspace.command("git").args(arguments));
     let head = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|_| "unknown".to_owned());
     match git(&["status", "--porcelain", "--untracked-files=no"]) {

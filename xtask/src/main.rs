@@ -1,6 +1,7 @@
-//! Project chores, run as `cargo xtask test`, `cargo xtask lint` and `cargo xtask bench`.
+//! Project chores, run as `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench` and `cargo xtask chaos`.
 
 mod bench;
+mod chaos;
 mod lint;
 mod parts;
 mod shell;
@@ -27,6 +28,7 @@ enum Chore {
     Test(test::Options),
     Lint(lint::Options),
     Bench(bench::Options),
+    Chaos(chaos::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&workspace, &options),
         Chore::Lint(options) => lint::run(&workspace, &options),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Chaos(options) => chaos::run(&workspace, &options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -30,6 +31,7 @@ pub(crate) enum Delivery {
 #[derive(Debug)]
 pub(crate) struct Conn {
     sim: SimHandle,
+    peer: IpAddr,
     state: Mutex<State>,
 }
 
@@ -42,9 +44,14 @@ struct State {
 }
 
 impl Conn {
-    pub(crate) fn new(sim: SimHandle) -> Arc<Self> {
+    pub(crate) fn new(sim: SimHandle, peer: IpAddr) -> Arc<Self> {
         let state = State { started: Instant::now(), answering: None, delivery: Delivery::Whole };
-        Arc::new(Self { sim, state: Mutex::new(state) })
+        Arc::new(Self { sim, peer, state: Mutex::new(state) })
+    }
+
+    /// The address at the other end.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// A request's head was read.

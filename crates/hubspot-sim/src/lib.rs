@@ -35,7 +35,7 @@ pub use config::{
 pub use family::{FamilyEnd, RefreshTokenState};
 pub use faults::{ActiveFault, Endpoint, Fault, FaultKind};
 pub use handle::{CreatedGrant, FamilyView, GrantRequest, Overlap, RefreshTokenView, SimHandle, TokenFilter};
-pub use log::{LogEntry, LogPage, Outcome, Stats};
+pub use log::{IssuedTokens, LogEntry, LogPage, Outcome, Stats};
 pub use server::{HubspotSim, RunningSim};
 
 /// Why the stand-in could not do what it was told.

@@ -1,6 +1,9 @@
 //! What the stand-in was asked and how it answered: a bounded log and counters, for tests to read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,8 @@ pub struct LogEntry {
     pub seq: u64,
     /// The stand-in's time of arrival, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// Who asked, as far as its address tells.
+    pub peer: Option<IpAddr>,
     /// What was asked.
     pub endpoint: Endpoint,
     /// `grant_type` of a token request.
@@ -49,12 +54,27 @@ pub struct LogEntry {
     pub status: u16,
     /// Whether tokens were issued, whatever the answer said.
     pub issued: bool,
+    /// What was issued, and when.
+    pub tokens: Option<IssuedTokens>,
     /// Faults that the request met.
     pub faults: Vec<String>,
     /// Microseconds from the request's head being read to the answer's bytes being given to the socket.
     pub server_us: u64,
     /// Whether the whole answer was given to the socket.
     pub delivered: bool,
+}
+
+/// Tokens that a request was given, whether or not it was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedTokens {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// When the access token expires.
+    pub expires_at_ms: i64,
+    /// First 16 hex digits of the SHA-256 of the access token.
+    pub access_token: String,
+    /// The same of the refresh token that came with it.
+    pub refresh_token: String,
 }
 
 /// A page of the log.

@@ -86,8 +86,8 @@ async fn accept(listener: TcpListener, handle: SimHandle, mut stopped: watch::Re
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve(stream, router.clone(), Conn::new(handle.clone())));
+                Ok((stream, peer)) => {
+                    connections.spawn(serve(stream, router.clone(), Conn::new(handle.clone(), peer.ip())));
                 }
                 // Out of file descriptors, mostly: give connections the time to end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -5,7 +5,7 @@ mod control;
 mod crm;
 mod oauth;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ use crate::{
     errors::{ApiError, ApiVersion, OAuthError, rate_limited},
     faults::{Endpoint, FaultKind, Plan, Subject},
     handle::SimHandle,
-    log::{LogEntry, Outcome},
+    log::{IssuedTokens, LogEntry, Outcome},
     vendor::fingerprint,
 };
 
@@ -147,7 +147,7 @@ impl Ask {
 #[derive(Debug)]
 pub(crate) struct Done {
     reply: Reply,
-    issued: bool,
+    issued: Option<IssuedTokens>,
     code: Option<&'static str>,
     reuse_detected: bool,
     /// Account and family, where they come out only by doing the work.
@@ -156,7 +156,7 @@ pub(crate) struct Done {
 
 impl Done {
     fn ok(reply: Reply) -> Self {
-        Self { reply, issued: false, code: None, reuse_detected: false, found: None }
+        Self { reply, issued: None, code: None, reuse_detected: false, found: None }
     }
 
     fn oauth_error(sim: &SimHandle, error: OAuthError, version: ApiVersion) -> Self {
@@ -177,7 +177,7 @@ async fn exchange<W>(sim: SimHandle, conn: Arc<Conn>, ask: Ask, work: W) -> Resp
 where
     W: FnOnce(&SimHandle) -> Done + Send + 'static,
 {
-    let (seq, plan) = open(&sim, &ask);
+    let (seq, plan) = open(&sim, &ask, conn.peer());
     let (reply, delivery) = if plan.delay_before.is_zero() && plan.delay_after.is_zero() {
         settle(&sim, seq, &ask, plan, work)
     } else {
@@ -202,7 +202,7 @@ where
 }
 
 /// Writes the request into the log and chooses its faults.
-fn open(sim: &SimHandle, ask: &Ask) -> (u64, Plan) {
+fn open(sim: &SimHandle, ask: &Ask, peer: IpAddr) -> (u64, Plan) {
     let (family, hub_id, owner) = {
         let vendor = sim.vendor();
         match ask.token.as_deref().and_then(|t| vendor.family_of(t)) {
@@ -220,6 +220,7 @@ fn open(sim: &SimHandle, ask: &Ask) -> (u64, Plan) {
     let seq = sim.journal().open(LogEntry {
         seq: 0,
         at_ms: sim.now_ms(),
+        peer: Some(peer),
         endpoint: ask.endpoint,
         grant_type: ask.grant_type.as_deref().map(bounded),
         client_id: client_id.map(bounded),
@@ -230,6 +231,7 @@ fn open(sim: &SimHandle, ask: &Ask) -> (u64, Plan) {
         code: None,
         status: 0,
         issued: false,
+        tokens: None,
         faults: plan.names.iter().map(|&n| n.to_owned()).collect(),
         server_us: 0,
         delivered: false,
@@ -253,7 +255,8 @@ where
     } else {
         Done::ok(Reply::empty(StatusCode::OK))
     };
-    let mut outcome = match (done.issued, done.code) {
+    let issued = done.issued.is_some();
+    let mut outcome = match (issued, done.code) {
         (true, _) => Outcome::Issued,
         (false, Some(_)) => Outcome::Error,
         (false, None) => Outcome::Ok,
@@ -265,8 +268,8 @@ where
         (done.reply, delivery) = replace(sim, ask, kind, done.reply);
     }
     let mut journal = sim.journal();
-    journal.stats.issued += u64::from(done.issued);
-    journal.stats.issued_untold += u64::from(done.issued && outcome == Outcome::Fault);
+    journal.stats.issued += u64::from(issued);
+    journal.stats.issued_untold += u64::from(issued && outcome == Outcome::Fault);
     journal.stats.reuse_detected += u64::from(done.reuse_detected);
     if let Some(code) = done.code {
         journal.error(code);
@@ -274,7 +277,8 @@ where
     if let Some(entry) = journal.entry(seq) {
         entry.outcome = outcome;
         entry.code = done.code.map(str::to_owned);
-        entry.issued = done.issued;
+        entry.issued = issued;
+        entry.tokens = done.issued;
         entry.status = if delivery == Delivery::Cut { 0 } else { done.reply.status.as_u16() };
         if let Some((hub_id, family)) = done.found {
             entry.hub_id = Some(hub_id);

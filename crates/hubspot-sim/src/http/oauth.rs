@@ -17,7 +17,8 @@ use crate::{
     errors::{ApiVersion, OAuthError},
     faults::Endpoint,
     handle::SimHandle,
-    vendor::{Issued, LiveToken, Vendor},
+    log::IssuedTokens,
+    vendor::{Issued, LiveToken, Vendor, fingerprint},
 };
 
 /// Form fields; of a field that comes twice the first counts.
@@ -123,16 +124,26 @@ fn grant(sim: &SimHandle, version: ApiVersion, form: &Form) -> Done {
             }),
         _ => Err(OAuthError::GrantType),
     };
-    let answer = issued.map(|issued| (answer(&vendor, &issued), issued.family));
-    let hub_id = answer.as_ref().ok().map(|(_, id)| vendor.families[*id].hub_id);
+    let answer = issued.map(|issued| {
+        let hub_id = vendor.families[issued.family].hub_id;
+        (answer(&vendor, &issued), (hub_id, issued.family), told(&issued, now_ms))
+    });
     drop(vendor);
     match answer {
-        Ok((body, family)) => Done {
-            issued: true,
-            found: hub_id.map(|hub_id| (hub_id, family)),
-            ..Done::ok(Reply::json(StatusCode::OK, body))
-        },
+        Ok((body, found, tokens)) => {
+            Done { issued: Some(tokens), found: Some(found), ..Done::ok(Reply::json(StatusCode::OK, body)) }
+        }
         Err(error) => Done { reuse_detected: reuse, ..Done::oauth_error(sim, error, version) },
+    }
+}
+
+/// For the log.
+fn told(issued: &Issued, now_ms: i64) -> IssuedTokens {
+    IssuedTokens {
+        at_ms: now_ms,
+        expires_at_ms: now_ms.saturating_add(i64::from(issued.expires_in) * 1000),
+        access_token: fingerprint(&issued.access_token),
+        refresh_token: fingerprint(&issued.refresh_token),
     }
 }
 

@@ -5,7 +5,8 @@ use std::{io::BufRead, process::Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokenward_hubspot_sim::{
-    CreatedGrant, FamilyView, GrantRequest, LogPage, Outcome, Rotation, Settings, SettingsPatch, Stats,
+    CreatedGrant, FamilyView, Fault, FaultKind, GrantRequest, LogPage, Outcome, Rotation, Settings,
+    SettingsPatch, Stats,
 };
 
 use crate::support::{Fixture, HUB, answer, start, text};
@@ -171,6 +172,24 @@ async fn the_log_tells_who_asked_what_and_how_it_ended_in_order() {
     assert_eq!((stats.refreshes, stats.issued, stats.errors["BAD_REFRESH_TOKEN"]), (2, 1, 1));
     assert_eq!(control(&f, Method::DELETE, "/log", None).await.0, 204);
     assert_eq!(f.handle().stats(), Stats::default());
+}
+
+#[tokio::test]
+async fn the_log_tells_which_tokens_were_issued_to_whom_even_if_nobody_was_told() {
+    let f = start().await;
+    f.rotate(Rotation::Strict);
+    f.handle().add_fault(Fault::new(FaultKind::DropReplyAfterIssue).times(1));
+    let request = f.refresh_request(&f.grant().refresh_token);
+    request.send().await.unwrap_err();
+    let entry = f.handle().log(None, 1).entries.remove(0);
+    assert!(entry.peer.unwrap().is_loopback() && !entry.delivered);
+    let tokens = entry.tokens.unwrap();
+    let living = &f.handle().grants(HUB)[0].refresh_tokens[1];
+    assert_eq!(tokens.refresh_token, living.fingerprint);
+    assert_ne!(tokens.access_token, tokens.refresh_token);
+    assert_eq!(tokens.expires_at_ms - tokens.at_ms, 1_800_000);
+    f.refresh("na1-unknown").await;
+    assert_eq!(f.handle().log(None, 1).entries[0].tokens, None);
 }
 
 #[tokio::test]

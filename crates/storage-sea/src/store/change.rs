@@ -200,14 +200,13 @@ impl ChangeStore for SeaStorage {
             return Err(db.error(StorageErrorKind::Inconsistent).detail("change_log has lost its row"));
         };
         let next = db.check(Self::next_cursor(backend, first))?;
-        let is_lost = match backend {
-            DbBackend::Postgres => db.check(first.try_get("", "lost"))?,
-            _ => {
-                let counter: i64 = db.check(first.try_get("", "next_cursor"))?;
-                let pruned: i64 = db.check(first.try_get("", "pruned_position"))?;
-                // A cursor from the future is one of a database that was replaced by a backup.
-                pruned > counted || counter < counted
-            }
+        let is_lost = if backend == DbBackend::Postgres {
+            db.check(first.try_get("", "lost"))?
+        } else {
+            let counter: i64 = db.check(first.try_get("", "next_cursor"))?;
+            let pruned: i64 = db.check(first.try_get("", "pruned_position"))?;
+            // A cursor from the future is one of a database that was replaced by a backup.
+            pruned > counted || counter < counted
         };
         if is_lost || rows.len() > MAX_CHANGES {
             return Ok(Changes { since: None, next });

@@ -1,5 +1,7 @@
 //! One installation's life with every secret known: what works, and what fails.
 
+use std::time::Duration;
+
 use tokenward_api::admin::v1::GetTenantRequest;
 use tokenward_hubspot_sim::{Endpoint, Fault, FaultKind, GrantRequest, Overlap};
 use tokenward_tests::{Clients, Consent, Database, Finished, Landed, Tokenward, Walk, World, get_token};
@@ -285,7 +287,13 @@ impl Journey {
         for connection in listed.as_array().unwrap().iter().filter(|connection| connection["kind"] == "oauth")
         {
             let id = connection["connection_id"].as_str().unwrap();
-            let refreshed = self.cli(&format!("connection refresh {TENANT} {id}"), None).await;
+            let refresh = format!("connection refresh {TENANT} {id}");
+            let mut refreshed = self.cli(&refresh, None).await;
+            // Faults that were ordered before may have throttled the client: come again when the answer says.
+            while must_succeed && refreshed.stderr.contains("PROVIDER_RATE_LIMITED") {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                refreshed = self.cli(&refresh, None).await;
+            }
             assert!(!must_succeed || refreshed.status.success(), "{}", refreshed.stderr);
         }
         let account = World::HUB_ID.to_string();

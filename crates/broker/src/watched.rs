@@ -180,7 +180,9 @@ mod tests {
 
     fn after(outcomes: &[Result<(), ErrorClass>]) -> ProviderHealth {
         let mut seen = Outcomes::NONE;
-        outcomes.iter().for_each(|outcome| seen.add(*outcome, start()));
+        for outcome in outcomes {
+            seen.add(*outcome, start());
+        }
         seen.health(start())
     }
 

@@ -1,12 +1,11 @@
 //! What is changed on one server holds on the other within two seconds.
 
-use std::time::Instant;
-
 use tokenward_api::admin::v1::{
     BlockPrincipalRequest, DeleteAccessRuleRequest, DisconnectConnectionRequest, ListAccessRulesRequest,
     UnblockPrincipalRequest,
 };
 use tokenward_tests::{Signal, World, get_token};
+use tokio::time::Instant;
 
 use crate::world::{HOLDS_WITHIN, Second, holds_within, outcome, two_servers};
 

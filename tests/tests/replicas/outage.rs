@@ -1,8 +1,9 @@
 //! A server that is cut off from the database while another one is not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokenward_tests::{Database, Settings, World, get_token};
+use tokio::time::Instant;
 
 use crate::proxy::Proxy;
 use crate::world::{HOLDS_WITHIN, Second, holds_within, outcome, two_servers};

@@ -1,9 +1,10 @@
 //! One refresh per expiry over all servers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokenward_hubspot_sim::{Fault, FaultKind, GrantRequest, SettingsPatch};
 use tokenward_tests::{Clients, Database, World, get_token};
+use tokio::time::Instant;
 
 use crate::world::{Second, with_expired_tokens};
 

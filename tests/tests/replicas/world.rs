@@ -1,10 +1,11 @@
 //! A world with a second server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokenward_api::v1::GetTokenResponse;
 use tokenward_hubspot_sim::SimConfig;
 use tokenward_tests::{Clients, Database, Scratch, Serve, Settings, World, get_token};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic_types::StatusExt;
 

@@ -151,6 +151,7 @@ impl Broker {
         self.metrics().unsaved.inc();
         let broker = self.clone();
         self.spawn(async move {
+            let mut was_refused = false;
             let outcome = loop {
                 let result = waiting.try_once(&broker).await;
                 broker.unsaved().put(key.clone(), fence, waiting.kept());
@@ -160,11 +161,17 @@ impl Broker {
                         tracing::warn!(tenant = %key.0, connection = %key.1, "the tenant of a refreshed token is gone");
                         break None;
                     }
-                    Err(error) => broker.wait_to_save(&key, &error).await,
+                    Err(error) => {
+                        was_refused = true;
+                        broker.wait_to_save(&key, &error).await;
+                    }
                 }
             };
             if let Some(entry) = &waiting.entry {
-                broker.metrics().journal_replays.inc();
+                // A commit that was only slow needed no journal in the end.
+                if was_refused && outcome.is_some() {
+                    broker.metrics().journal_replays.inc();
+                }
                 broker.remove_entry(entry).await;
             }
             if let Some(outcome) = outcome {

@@ -17,6 +17,8 @@ const TENANT: &str = "marker-tenant-3f9c";
 /// Accounts of grants that are imported, and of a static token.
 const IMPORTED: u64 = 5_000_001;
 const STATIC: u64 = 5_000_002;
+/// A pause without Retry-After, and the lease of a probe that was cut off.
+const MOST_PAUSED_SECONDS: u32 = 30;
 
 /// The installation and what is known of it.
 pub(crate) struct Journey {
@@ -289,8 +291,12 @@ impl Journey {
             let id = connection["connection_id"].as_str().unwrap();
             let refresh = format!("connection refresh {TENANT} {id}");
             let mut refreshed = self.cli(&refresh, None).await;
-            // Faults that were ordered before may have throttled the client: come again when the answer says.
-            while must_succeed && refreshed.stderr.contains("PROVIDER_RATE_LIMITED") {
+            // Faults that were ordered before may have throttled the client: come again when the answer says, as often as a
+            // pause and its probe may take.
+            for _ in 0..MOST_PAUSED_SECONDS {
+                if !must_succeed || !refreshed.stderr.contains("PROVIDER_RATE_LIMITED") {
+                    break;
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 refreshed = self.cli(&refresh, None).await;
             }

@@ -23,28 +23,18 @@ use crate::callers::Callers;
 use crate::clients::Clients;
 use crate::directory::Directory;
 use crate::due::Schedule;
-use crate::follow::{self, Following};
+use crate::follow::Following;
 use crate::idle::Checks;
-use crate::metrics::ConnectionLabels;
-use crate::pauses::NewsReader;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
 use crate::select::BaseScopes;
 use crate::watched::{ProviderHealth, Watched};
 use crate::{Error, Metrics, Reason, Sealer, Settings, Timer};
 
-/// How often links and attempts that expired are removed, and connections are counted.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// What a lease must leave beside the longest provider call.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// How often is looked for what is due, and for what others left.
-const EACH_SECOND: Duration = Duration::from_secs(1);
-/// When the rest of the maintenance begins after the start, and how often most of it comes.
-const FIRST_TICK: Duration = Duration::from_secs(5);
 /// How long a part may take to say that it works.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long expired links and attempts are kept, so that they can still be explained to whoever opens them.
-const KEEP_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a broker is made of.
 pub struct Parts {
@@ -236,88 +226,28 @@ impl Broker {
         Ok(())
     }
 
-    fn start_maintenance(&self, news: NewsReader) {
-        let sharing = self.share_pauses(news);
-        self.0.maintenance.lock().push(sharing);
-        let every = |first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>| {
-            // Weak, so that a broker that nobody holds any more stops working.
-            let inner = Arc::downgrade(&self.0);
-            let mut stopping = self.0.stopping.subscribe();
-            let task = self.0.runtime.spawn(async move {
-                let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
-                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                loop {
-                    tokio::select! {
-                        _ = stopping.wait_for(|stopping| *stopping) => return,
-                        _ = ticks.tick() => {}
-                    }
-                    let Some(inner) = inner.upgrade() else { return };
-                    work(Self(inner)).await;
+    /// Does something every so often, until this broker stops or nobody holds it any more.
+    pub(crate) fn every(&self, first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>) {
+        // Weak, so that a broker that nobody holds any more stops working.
+        let inner = Arc::downgrade(&self.0);
+        let mut stopping = self.0.stopping.subscribe();
+        self.keep(self.0.runtime.spawn(async move {
+            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = stopping.wait_for(|stopping| *stopping) => return,
+                    _ = ticks.tick() => {}
                 }
-            });
-            self.0.maintenance.lock().push(task);
-        };
-        every(follow::LOOK_EVERY, follow::LOOK_EVERY, |broker| Box::pin(async move { broker.look().await }));
-        every(follow::REPORT_EVERY, follow::REPORT_EVERY, |broker| {
-            Box::pin(async move {
-                if let Err(error) = broker.report_replica().await {
-                    tracing::debug!(%error, "cannot report that this server lives");
-                }
-            })
-        });
-        // Each by itself: what waits for a slow provider keeps nothing else waiting.
-        every(FIRST_TICK, FIRST_TICK, |broker| Box::pin(async move { broker.run_revocations().await }));
-        every(FIRST_TICK, FIRST_TICK, |broker| Box::pin(async move { broker.run_checks().await }));
-        every(FIRST_TICK, HOUSEKEEPING, |broker| {
-            Box::pin(async move { broker.resume_pending_grants().await })
-        });
-        // Not at once but for attempts that others left: the first callers after a start come first.
-        every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_due() }));
-        every(Duration::ZERO, EACH_SECOND, |broker| {
-            Box::pin(async move {
-                if let Err(error) = broker.resolve_attempts().await {
-                    tracing::warn!(%error, "cannot resolve attempts");
-                }
-            })
-        });
-        every(FIRST_TICK, FIRST_TICK, |broker| {
-            Box::pin(async move {
-                if let Err(error) = broker.check_mark().await {
-                    tracing::warn!(%error, detail = error.log_detail(), "cannot move the installation's mark");
-                }
-            })
-        });
-        every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
+                let Some(inner) = inner.upgrade() else { return };
+                work(Self(inner)).await;
+            }
+        }));
     }
 
-    async fn housekeeping(&self) {
-        if let Err(error) = self.sealer().flush_seal_counts().await {
-            tracing::warn!(%error, detail = error.log_detail(), "cannot write seal counts");
-        }
-        if let Err(error) = self.storage().delete_expired(self.now() - KEEP_EXPIRED).await {
-            tracing::warn!(%error, "cannot delete expired links");
-        }
-        if let Err(error) = self.plan_suspects().await {
-            tracing::warn!(%error, "cannot read suspects");
-        }
-        self.compare_memory().await;
-        self.prune_log().await;
-        match self.storage().count_connections().await {
-            Ok(counts) => {
-                for provider in self.0.providers.keys() {
-                    for state in STATES {
-                        let is_this = |name: &ProviderName, other| name == provider && other == state;
-                        let count = counts.iter().find(|(name, other, _)| is_this(name, *other));
-                        let labels =
-                            ConnectionLabels { provider: provider.to_string(), state: state_name(state) };
-                        let count = count.map_or(0, |(_, _, count)| *count);
-                        let gauge = self.metrics().connections.get_or_create(&labels);
-                        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot count connections"),
-        }
+    /// Has a shutdown wait for a task.
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        self.0.maintenance.lock().push(task);
     }
 
     /// Begins nothing more by itself, such as a refresh ahead of time. What callers ask for is still done.
@@ -558,13 +488,6 @@ impl BaseScopes for Broker {
         self.provider(provider).map(|provider| &provider.info().base_scopes)
     }
 }
-
-const STATES: [ConnectionState; 4] = [
-    ConnectionState::Active,
-    ConnectionState::Suspect,
-    ConnectionState::ReauthRequired,
-    ConnectionState::Revoked,
-];
 
 /// The word for a state in metrics, logs and audit events.
 pub(crate) fn state_name(state: ConnectionState) -> &'static str {

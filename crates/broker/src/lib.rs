@@ -25,6 +25,7 @@ mod guard;
 mod idle;
 mod import;
 mod line;
+mod maintenance;
 mod metrics;
 mod pauses;
 mod refresh;

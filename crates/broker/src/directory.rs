@@ -68,11 +68,12 @@ impl Entry {
         });
     }
 
-    /// Takes a token that a refresh brought while this entry was not in memory.
-    pub(crate) fn adopt(&self, live: &Arc<LiveToken>) {
+    /// Takes a token that a refresh brought while this entry was not in memory; `false` when it knows one as new.
+    pub(crate) fn adopt(&self, live: &Arc<LiveToken>) -> bool {
         let is_news =
             |snapshot: &Snapshot| snapshot.live.as_ref().is_none_or(|known| known.issued_at < live.issued_at);
-        if is_news(&self.snapshot()) {
+        let adopts = is_news(&self.snapshot());
+        if adopts {
             self.update(|snapshot| {
                 if is_news(snapshot) && snapshot.state != ConnectionState::Revoked {
                     snapshot.scopes = live.scopes.clone();
@@ -80,6 +81,7 @@ impl Entry {
                 }
             });
         }
+        adopts
     }
 
     /// Notes that somebody asked for its token.
@@ -195,6 +197,14 @@ impl Directory {
     /// The connection, if it is in memory.
     pub(crate) fn connection(&self, tenant: &TenantId, connection: &ConnectionId) -> Option<Arc<Entry>> {
         self.get(tenant.as_str())?.connection(connection.as_str()).cloned()
+    }
+
+    /// A row's names, as memory has them already: a token in memory holds them too.
+    pub(crate) fn names(&self, row: &Connection) -> (ConnectionId, AccountId, ProviderName) {
+        let known = self.connection(&row.tenant, &row.id).filter(|entry| entry.account == row.account);
+        let (id, account) =
+            known.as_ref().map_or((&row.id, &row.account), |entry| (&entry.id, &entry.account));
+        (id.clone(), account.clone(), self.interner.provider(&row.provider))
     }
 
     /// To be taken before a tenant is read from storage, and given to [`Directory::insert`].

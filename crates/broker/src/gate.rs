@@ -12,7 +12,6 @@ use crate::backoff::upto;
 use crate::broker::Broker;
 use crate::calls::Calls;
 use crate::clients::ClientEntry;
-use crate::due::Due;
 use crate::guard::{ClientGuard, Permit, Sender};
 use crate::line::{Joined, Key, Line, MAX_WAITING, Turn};
 use crate::{Error, Reason};
@@ -178,7 +177,9 @@ impl Broker {
     /// A connection in use is tried again when it may be, not all of them at once.
     fn put_off(&self, (tenant, connection): &Key, wait: Duration) {
         let at = self.now() + wait + upto(wait / 2, self.rng());
-        self.schedule().push(at, tenant.clone(), connection.clone(), Due::Ahead);
+        if let Some(entry) = self.directory().connection(tenant, connection) {
+            self.schedule().push_ahead(at, &entry);
+        }
     }
 
     async fn take_turn(&self, gate: &Arc<Gate>, key: &Key, turn: Turn) -> Result<Slot, Error> {

@@ -69,10 +69,10 @@ impl Broker {
             };
             if let Some(live) = &brought {
                 // Memory may have lost the connection meanwhile, and the token with it.
-                tenant_entry
-                    .connection(live.connection.as_str())
-                    .into_iter()
-                    .for_each(|entry| entry.adopt(live));
+                let entry = tenant_entry.connection(live.connection.as_str());
+                if let Some(entry) = entry.filter(|entry| entry.adopt(live)) {
+                    self.plan_ahead(entry, live);
+                }
             }
             // Chosen anew after each refresh: the new token may carry other scopes.
             let entry = match select(&tenant_entry, &rules, self, request) {

@@ -47,5 +47,5 @@ pub use report::ReportOutcome;
 pub use sealer::{INSTALLATION_SCOPE, Place, Sealer};
 pub use settings::Settings;
 pub use timer::{RuntimeTimer, Timer};
-pub use token::{LiveToken, Token, TokenRequest, Warning, WarningReason};
+pub use token::{LiveToken, Token, TokenFacts, TokenRequest, Warning, WarningReason};
 pub use watched::ProviderHealth;

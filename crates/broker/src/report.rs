@@ -124,7 +124,8 @@ impl Broker {
             let Ok(Ok(permit)) = tokio::time::timeout(PATIENCE, admitted).await else {
                 return ReportOutcome::Unverified;
             };
-            match client.provider.introspect(&credentials, &live.access_token, TokenHint::AccessToken).await {
+            match client.provider.introspect(&credentials, &live.access_token(), TokenHint::AccessToken).await
+            {
                 Ok(answer) => {
                     permit.neutral();
                     if answer.active {

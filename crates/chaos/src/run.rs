@@ -24,6 +24,7 @@ use crate::plan;
 use crate::process::output;
 use crate::replica::{KEY, Plant, Replica};
 use crate::report::Report;
+use crate::scrape::{self, Values};
 use crate::setup::{self, Connection};
 use crate::sim::Sim;
 use crate::verdict::{Evidence, report};
@@ -156,6 +157,14 @@ struct Loaded {
     log: (u64, u64),
 }
 
+/// What the servers' processes told last.
+async fn told(replicas: &[Arc<Replica>]) -> Vec<Values> {
+    for replica in replicas {
+        replica.scrape().await;
+    }
+    replicas.iter().flat_map(|replica| replica.scraped.all()).collect()
+}
+
 impl Run<'_> {
     async fn with(self, sim: &Sim) -> Result<Report> {
         let replicas = &self.victims.replicas;
@@ -163,19 +172,19 @@ impl Run<'_> {
         if self.options.scenario != Scenario::Throughput {
             self.remember().await?;
         }
+        let before = told(replicas).await;
         let loaded = match self.options.scenario {
             Scenario::Chaos => self.chaos(sim).await?,
             Scenario::DatabaseAway => self.database_away(sim).await?,
             Scenario::Throughput => self.throughput(sim).await?,
         };
+        let under_load = scrape::since(&before, told(replicas).await);
         say("faults are over; everything settles");
         sim.be_well().await?;
         check::settle(replicas, Duration::from_secs(self.options.lease_seconds)).await?;
         say("refreshing every connection");
         let checked = check::check(replicas, &self.people, sim, &self.connections).await?;
-        for replica in replicas {
-            replica.scrape().await;
-        }
+        let metrics = told(replicas).await;
         watchers.iter().for_each(JoinHandle::abort);
         for replica in replicas {
             replica.over();
@@ -191,7 +200,8 @@ impl Run<'_> {
             checked,
             history: self.victims.chronicle.so_far(),
             tally: self.victims.tally.lock().clone(),
-            metrics: replicas.iter().flat_map(|replica| replica.scraped.all()).collect(),
+            metrics,
+            under_load,
         };
         Ok(report(evidence))
     }

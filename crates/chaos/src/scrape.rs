@@ -47,6 +47,14 @@ fn parse(text: &str) -> Values {
         .collect()
 }
 
+/// What came after `before`: those values are taken off again wherever values are added up.
+#[must_use]
+pub fn since(before: &[Values], mut after: Vec<Values>) -> Vec<Values> {
+    let less = |process: &Values| process.iter().map(|(name, value)| (name.clone(), -value)).collect();
+    after.extend(before.iter().map(less));
+    after
+}
+
 /// The sum of a metric over processes and labels; `None` where no process knows it.
 pub fn sum(processes: &[Values], name: &str) -> Option<f64> {
     let of_name =
@@ -101,6 +109,16 @@ mod tests {
         assert_eq!(sum(&processes, "tokenward_refreshes_total"), Some(18.0));
         assert_eq!(count(&processes, "tokenward_takeovers_total"), Some(6));
         assert_eq!(sum(&processes, "tokenward_takeovers"), None, "another name");
+    }
+
+    #[test]
+    fn what_was_before_does_not_count() {
+        let before = [parse(
+            "tokenward_d_seconds_bucket{le=\"0.005\"} 90\ntokenward_d_seconds_bucket{le=\"0.01\"} 90\ntokenward_d_seconds_bucket{le=\"+Inf\"} 90\n",
+        )];
+        let under_load = since(&before, vec![parse(TEXT)]);
+        let of = |part| quantile(&under_load, "tokenward_d_seconds", part);
+        assert_eq!((of(0.5), of(0.9), of(0.95)), (Some(0.01), Some(0.01), Some(f64::INFINITY)));
     }
 
     #[test]

@@ -51,7 +51,8 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
         })
         .connect_lazy_with(options);
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-    Ok(SeaStorage::new(Database { read: pool.clone(), write: pool, patience, migrations: None }, None))
+    let database = Database { read: pool.clone(), write: pool, patience, migrations: None };
+    Ok(SeaStorage::new(database, None).with_begins(config.max_connections, config.acquire_timeout))
 }
 
 /// What a session is set to. Not by the connection's options, which poolers do not pass on.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 /// The most scopes in one set.
 pub const MAX_SCOPES: usize = 500;
 /// The longest scope, in bytes.
@@ -21,7 +23,7 @@ pub enum InvalidScope {
 
 /// A sorted set of scopes without duplicates. Cloning shares it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Scopes(Arc<[Arc<str>]>);
+pub struct Scopes(Arc<Box<[ArcStr]>>);
 
 impl Scopes {
     /// A set of the given scopes.
@@ -29,7 +31,7 @@ impl Scopes {
     /// # Errors
     /// [`InvalidScope`] names the scope that is malformed, or the count that is too high.
     pub fn new<S: AsRef<str>>(scopes: impl IntoIterator<Item = S>) -> Result<Self, InvalidScope> {
-        let mut set: Vec<Arc<str>> = Vec::new();
+        let mut set: Vec<ArcStr> = Vec::new();
         let mut count = 0_usize;
         for scope in scopes {
             let scope = scope.as_ref();
@@ -41,14 +43,14 @@ impl Scopes {
                 let shown: String = scope.chars().take(64).collect();
                 return Err(InvalidScope::Malformed(shown));
             }
-            set.push(scope.into());
+            set.push(ArcStr::from(scope));
         }
         if count > MAX_SCOPES {
             return Err(InvalidScope::TooMany(count));
         }
         set.sort_unstable();
         set.dedup();
-        Ok(Self(set.into()))
+        Ok(Self::from_sorted(set))
     }
 
     /// A set from the space-separated form of RFC 6749, section 3.3.
@@ -102,14 +104,18 @@ impl Scopes {
         if other.is_subset(self) {
             return self.clone();
         }
-        let mut set: Vec<Arc<str>> = self.0.iter().chain(other.0.iter()).cloned().collect();
+        let mut set: Vec<ArcStr> = self.0.iter().chain(other.0.iter()).cloned().collect();
         set.sort_unstable();
         set.dedup();
-        Self(set.into())
+        Self::from_sorted(set)
+    }
+
+    fn from_sorted(set: Vec<ArcStr>) -> Self {
+        Self(Arc::new(set.into_boxed_slice()))
     }
 
     fn filter(&self, keep: impl Fn(&str) -> bool) -> Self {
-        Self(self.0.iter().filter(|scope| keep(scope)).cloned().collect())
+        Self::from_sorted(self.0.iter().filter(|scope| keep(scope)).cloned().collect())
     }
 }
 

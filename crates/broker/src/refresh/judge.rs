@@ -15,7 +15,6 @@ use super::restored::is_restored;
 use super::run::{Called, Held, suspect};
 use crate::broker::{Broker, state_name};
 use crate::clients::ClientEntry;
-use crate::due::Due;
 use crate::guard::{ClientGuard, Permit};
 use crate::select::reauthorization_required_of;
 use crate::token::LiveToken;
@@ -276,7 +275,7 @@ impl Broker {
             );
         }
         let wait = self.next_look(&current);
-        self.schedule().push(now + wait, row.tenant.clone(), row.id.clone(), Due::Confirm);
+        self.schedule().push_look(now + wait, &row.tenant, &row.id);
         Err(self.note_failure(row, suspect(row).internal(error), Some(wait)))
     }
 

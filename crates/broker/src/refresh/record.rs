@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use tokenward_provider::{ExpiresIn, TokenAnswer};
 use tokenward_storage::{CommitOutcome, Connection, ConnectionState, RefreshCommit, TokenSet};
-use tokenward_types::{ExposeSecret, Fingerprint, Monotonic, SecretString, Timestamp, constant_time_eq};
+use tokenward_types::{ExposeSecret, Monotonic, SecretString, Timestamp, constant_time_eq};
 use tokio::task::JoinHandle;
 
 use super::save::Waiting;
 use crate::broker::{Broker, state_name};
 use crate::clients::ClientEntry;
 use crate::directory::Entry;
-use crate::token::LiveToken;
+use crate::token::{LiveToken, TokenFacts};
 use crate::{Error, Place, Reason, audit};
 
-/// How long a caller waits for the database to take an answer, before the journal takes it.
+/// How long the database has to take an answer before the journal takes it too: with a provider that rotates refresh tokens, a
+/// crash until then would cost the grant.
+const JOURNAL_AFTER: Duration = Duration::from_millis(5);
+/// How long a caller waits for the database after that.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Tokens as the provider gave them, and what they cost.
@@ -56,17 +59,17 @@ impl Broker {
             (None, Some(tokens)) => tokens.scopes.clone(),
             (None, None) => tokenward_types::Scopes::default(),
         };
-        let live = Arc::new(LiveToken {
-            fingerprint: Fingerprint::of(&fresh.answer.access_token),
-            access_token: fresh.answer.access_token.clone(),
+        let (connection, account, provider) = self.directory().names(row);
+        let facts = TokenFacts {
             issued_at: fresh.answer.requested_at,
             expires_at: Some(expires_at),
             scopes: self.directory().interner.scopes(&scopes),
-            connection: row.id.clone(),
-            account: row.account.clone(),
-            provider: row.provider.clone(),
+            connection,
+            account,
+            provider,
             lifetime_assumed,
-        });
+        };
+        let live = Arc::new(LiveToken::new(&fresh.answer.access_token, facts));
         let answered = self.clock().monotonic();
         let commit = match self.seal_commit(row, &fresh, &live).await {
             Ok(commit) => Arc::new(commit),
@@ -79,14 +82,26 @@ impl Broker {
             }
         };
         let mut under_way = self.start_commit(&commit);
-        let committed = tokio::select! {
+        let mut entry = None;
+        let mut committed = tokio::select! {
             biased;
             committed = &mut under_way => Some(committed),
-            () = self.timer().sleep(COMMIT_PATIENCE) => None,
+            () = self.timer().sleep(JOURNAL_AFTER) => None,
         };
+        if committed.is_none() {
+            entry = self.journal_answer(&commit, answered).await;
+            committed = tokio::select! {
+                biased;
+                committed = &mut under_way => Some(committed),
+                () = self.timer().sleep(COMMIT_PATIENCE) => None,
+            };
+        }
         let under_way = match committed {
             Some(Ok(Ok(outcome))) => {
-                self.observe_durable(answered);
+                match entry {
+                    Some(entry) => self.remove_entry(&entry).await,
+                    None => self.observe_durable(answered),
+                }
                 return self.settle(row, outcome, live).await;
             }
             Some(Ok(Err(error))) => {
@@ -100,13 +115,18 @@ impl Broker {
             // The database takes its time, and goes on trying.
             None => Some(under_way),
         };
-        let entry = self.journal_commit(&commit).await;
-        if entry.is_some() {
-            self.observe_durable(answered);
+        if entry.is_none() {
+            entry = self.journal_answer(&commit, answered).await;
         }
         self.save_later(Waiting::sealed(row.clone(), fresh, Arc::clone(&live), commit, entry, under_way));
         self.show_unsaved(row, &live);
         Ok(live)
+    }
+
+    async fn journal_answer(&self, commit: &RefreshCommit, answered: Monotonic) -> Option<String> {
+        let entry = self.journal_commit(commit).await?;
+        self.observe_durable(answered);
+        Some(entry)
     }
 
     fn observe_durable(&self, answered: Monotonic) {
@@ -148,7 +168,8 @@ impl Broker {
         let refresh_token = new.unwrap_or(&fresh.spent);
         let place = |field| Place::token(&row.tenant, row.id.as_str(), field, fresh.fence);
         let sealer = self.sealer();
-        let access = sealer.seal(place("access_token"), live.access_token.expose_secret().as_bytes()).await?;
+        let access =
+            sealer.seal(place("access_token"), live.access_token().expose_secret().as_bytes()).await?;
         let refresh = sealer.seal(place("refresh_token"), refresh_token.expose_secret().as_bytes()).await?;
         Ok(RefreshCommit {
             tenant: row.tenant.clone(),
@@ -198,7 +219,7 @@ impl Broker {
                 let place =
                     Place::token(&stored.tenant, stored.id.as_str(), "access_token", stored.grant_fence);
                 let token = self.sealer().open_text(place, &tokens.access_token).await?;
-                let winner = Arc::new(self.live_token(&stored, token, false));
+                let winner = Arc::new(self.live_token(&stored, &token, false));
                 self.show(&stored, Some(&winner));
                 Ok(winner)
             }
@@ -223,21 +244,21 @@ impl Broker {
     pub(crate) fn live_token(
         &self,
         row: &Connection,
-        access_token: SecretString,
+        access_token: &SecretString,
         lifetime_assumed: bool,
     ) -> LiveToken {
         let tokens = row.tokens.as_ref();
-        LiveToken {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
+        let (connection, account, provider) = self.directory().names(row);
+        let facts = TokenFacts {
             issued_at: tokens.map_or(row.updated_at, |tokens| tokens.issued_at),
             expires_at: tokens.and_then(|tokens| tokens.expires_at),
             scopes: tokens.map(|tokens| self.directory().interner.scopes(&tokens.scopes)).unwrap_or_default(),
-            connection: row.id.clone(),
-            account: row.account.clone(),
-            provider: row.provider.clone(),
+            connection,
+            account,
+            provider,
             lifetime_assumed,
-        }
+        };
+        LiveToken::new(access_token, facts)
     }
 
     /// Puts what a row says into memory, unless memory knows a newer row. Plans the token's refresh.
@@ -278,8 +299,8 @@ impl Broker {
     }
 
     /// Plans another try for a connection in use.
-    pub(super) fn plan_retry(&self, entry: &Entry, at: Timestamp) {
-        self.schedule().push(at, entry.tenant.clone(), entry.id.clone(), crate::due::Due::Ahead);
+    pub(super) fn plan_retry(&self, entry: &Arc<Entry>, at: Timestamp) {
+        self.schedule().push_ahead(at, entry);
     }
 }
 

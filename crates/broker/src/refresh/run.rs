@@ -152,7 +152,7 @@ impl Broker {
                 }
                 opened => opened?,
             };
-            let live = Arc::new(self.live_token(row, access_token, false));
+            let live = Arc::new(self.live_token(row, &access_token, false));
             self.show(row, Some(&live));
             live
         };

@@ -86,7 +86,7 @@ async fn a_customer_connects_an_account_and_a_service_gets_its_token() {
         )
         .await;
     let token = world.token(&[READ]).await.unwrap();
-    assert!(world.handle().is_access_token_live(token.live.access_token.expose_secret()));
+    assert!(world.handle().is_access_token_live(token.live.access_token().expose_secret()));
 
     assert_eq!(world.broker.connect_page(&secret).await.unwrap_err().reason, Reason::LinkUsed);
     assert_eq!(world.broker.start_connect(&secret).await.unwrap_err().reason, Reason::LinkUsed);

@@ -14,7 +14,7 @@ async fn a_token_works_at_the_provider_and_is_served_from_memory_afterwards() {
     let before = world.refreshes();
 
     let token = world.token(&[READ]).await.unwrap();
-    assert!(world.handle().is_access_token_live(token.live.access_token.expose_secret()));
+    assert!(world.handle().is_access_token_live(token.live.access_token().expose_secret()));
     assert_eq!(token.live.connection, connection.id);
     assert_eq!(token.live.account.as_str(), HUB.to_string());
     assert_eq!(token.ttl, Some(secs(1800)));
@@ -191,7 +191,7 @@ async fn a_static_token_is_served_without_expiry() {
         .unwrap();
     let answer = world.token(&[READ]).await.unwrap();
     assert_eq!(answer.ttl, None);
-    assert_eq!(answer.live.access_token.expose_secret(), token);
+    assert_eq!(answer.live.access_token().expose_secret(), token);
     world.advance(secs(10 * 365 * 24 * 3600));
     assert_eq!(world.token(&[READ]).await.unwrap().ttl, None);
 }
@@ -222,7 +222,7 @@ async fn a_reported_token_is_verified_and_replaced_only_if_it_is_dead() {
 
     let fresh = world.token(&[READ]).await.unwrap();
     assert_ne!(fresh.live.fingerprint, token.live.fingerprint);
-    assert!(world.handle().is_access_token_live(fresh.live.access_token.expose_secret()));
+    assert!(world.handle().is_access_token_live(fresh.live.access_token().expose_secret()));
     world.advance(secs(11));
     assert_eq!(report(app, fingerprint).await.unwrap(), ReportOutcome::Superseded);
 }

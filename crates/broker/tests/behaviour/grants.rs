@@ -254,7 +254,7 @@ async fn a_lost_reply_of_a_rotating_provider_costs_nothing_within_its_grace() {
     world.token(&[READ]).await.unwrap_err();
     world.advance(secs(2));
     let token = world.token(&[READ]).await.unwrap();
-    assert!(world.handle().is_access_token_live(token.live.access_token.expose_secret()));
+    assert!(world.handle().is_access_token_live(token.live.access_token().expose_secret()));
     assert_eq!(world.handle().stats().reuse_detected, 0);
     for _ in 0..3 {
         world.advance(secs(1801));
@@ -412,7 +412,7 @@ async fn a_refreshed_token_that_lost_a_scope_is_not_given_to_who_needs_it() {
     world.handle().add_fault(Fault::new(fault).on_refresh().times(1));
     let error = world.token(&[READ, write]).await.unwrap_err();
     assert_eq!((error.reason, error.metadata["missing_scopes"].as_str()), (Reason::ScopeNotGranted, write));
-    assert_eq!(world.token(&[READ]).await.unwrap().live.access_token.expose_secret(), "narrower");
+    assert_eq!(world.token(&[READ]).await.unwrap().live.access_token().expose_secret(), "narrower");
 }
 
 #[tokio::test]

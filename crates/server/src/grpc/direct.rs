@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::BufMut;
 use http::Request as HttpRequest;
 use prost::encoding::{WireType, encode_key, encode_varint};
-use secrecy::ExposeSecret;
 use tokenward_api::v1::GetTokenRequest;
 use tokenward_broker::{LiveToken, Token};
 use tonic::body::Body;
@@ -95,7 +94,9 @@ impl Encoder for AnswerEncoder {
 /// Writes `tokenward.v1.GetTokenResponse`.
 fn write(token: &Token, buffer: &mut impl BufMut) {
     let live = &token.live;
-    text(1, live.access_token.expose_secret(), buffer);
+    encode_key(1, WireType::LengthDelimited, buffer);
+    encode_varint(live.access_token_length() as u64, buffer);
+    live.write_access_token(|part| buffer.put_slice(part));
     text(2, LiveToken::TOKEN_TYPE, buffer);
     if let Some(at) = live.expires_at {
         prost::encoding::message::encode(3, &convert::timestamp(at), buffer);
@@ -127,19 +128,15 @@ mod tests {
 
     use prost::Message;
     use tokenward_api::v1::GetTokenResponse;
-    use tokenward_broker::{Warning, WarningReason};
-    use tokenward_types::{
-        AccountId, ConnectionId, Fingerprint, ProviderName, Scopes, SecretString, Timestamp,
-    };
+    use tokenward_broker::{TokenFacts, Warning, WarningReason};
+    use tokenward_types::{AccountId, ConnectionId, ProviderName, Scopes, SecretString, Timestamp};
 
     use super::*;
     use crate::grpc::token_service::answer;
 
     fn token(expires: Option<i64>, warnings: Vec<Warning>) -> Token {
-        let access_token = SecretString::from("x".repeat(512));
-        let live = LiveToken {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
+        let access_token = SecretString::from("aZ09-_xy".repeat(64));
+        let facts = TokenFacts {
             issued_at: Timestamp::from_secs(1_700_000_000),
             expires_at: expires.map(Timestamp::from_micros),
             scopes: Scopes::parse("oauth crm.objects.contacts.read").unwrap(),
@@ -148,6 +145,7 @@ mod tests {
             provider: ProviderName::parse("hubspot").unwrap(),
             lifetime_assumed: false,
         };
+        let live = LiveToken::new(&access_token, facts);
         let ttl = expires.map(|_| Duration::from_millis(1_234_567));
         Token { live: Arc::new(live), ttl, warnings }
     }

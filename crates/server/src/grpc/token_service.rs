@@ -161,7 +161,7 @@ fn panicked(error: JoinError) -> Error {
 pub(crate) fn answer(token: &Token) -> GetTokenResponse {
     let live = &token.live;
     GetTokenResponse {
-        access_token: live.access_token.expose_secret().to_owned(),
+        access_token: live.access_token().expose_secret().to_owned(),
         token_type: LiveToken::TOKEN_TYPE.to_owned(),
         expire_time: live.expires_at.map(convert::timestamp),
         ttl: token.ttl.map(convert::duration),

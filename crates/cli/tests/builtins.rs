@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-const BACKENDS: [&str; 4] = [
+const BACKENDS: [&str; 5] = [
     "tokenward_storage_sea",
     "tokenward_crypto_local",
+    "tokenward_crypto_openbao",
     "tokenward_provider_hubspot",
     "tokenward_provider::oauth2",
 ];

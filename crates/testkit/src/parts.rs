@@ -68,3 +68,20 @@ pub fn pgbouncer_url(test: &str) -> Option<String> {
 pub fn mariadb_url(test: &str) -> Option<String> {
     part("TOKENWARD_TEST_MARIADB_URL", "MariaDB", test)
 }
+
+/// The address of an OpenBao server whose root token is `root`, from `TOKENWARD_TEST_OPENBAO_ADDR`; each test makes engines,
+/// policies and roles of its own there.
+///
+/// # Panics
+/// As [`part`].
+pub fn openbao_address(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_OPENBAO_ADDR", "OpenBao", test)
+}
+
+/// The program `bao`, from `TOKENWARD_TEST_BAO`, for tests that need a server of their own.
+///
+/// # Panics
+/// As [`part`].
+pub fn bao_program(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_BAO", "OpenBao's program", test)
+}

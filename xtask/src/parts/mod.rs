@@ -5,6 +5,7 @@ mod apt;
 mod chromium;
 mod mariadb;
 mod node;
+mod openbao;
 mod pgbouncer;
 mod postgres;
 mod python;
@@ -39,6 +40,8 @@ pub(crate) const ALL: &[Part] = &[
     python::PART,
     node::PART,
     chromium::PART,
+    openbao::PART,
+    openbao::PROGRAM,
 ];
 
 /// A part that tests can use now.

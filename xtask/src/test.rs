@@ -20,8 +20,8 @@ pub(crate) struct Options {
     #[arg(long)]
     require: bool,
 
-    /// Set up only these parts (postgres, postgres18, pgbouncer, mariadb, python, node, chromium, openbao, bao);
-    /// tests that need another one are skipped.
+    /// Set up only these parts (postgres, postgres18, pgbouncer, mariadb, python, node, chromium, openbao, bao,
+    /// softhsm); tests that need another one are skipped.
     #[arg(long, num_args = 1.., value_name = "PART", conflicts_with = "require")]
     only: Vec<String>,
 

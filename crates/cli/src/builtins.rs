@@ -17,7 +17,7 @@ pub(crate) fn storage() -> Registry<Arc<dyn Storage>, StorageContext> {
 
 /// What encrypts the keys that encrypt.
 pub(crate) fn encryption() -> Registry<Arc<dyn KeyEncryption>, ()> {
-    Registry::new("encryption").with(tokenward_crypto_local::local()).with(openbao())
+    Registry::new("encryption").with(tokenward_crypto_local::local()).with(openbao()).with(pkcs11())
 }
 
 type Encryption = BackendDef<Arc<dyn KeyEncryption>, ()>;
@@ -30,6 +30,16 @@ fn openbao() -> Encryption {
 #[cfg(not(feature = "openbao"))]
 fn openbao() -> Encryption {
     BackendDef::compiled_out("openbao", "Transit engine of OpenBao or HashiCorp Vault", "openbao")
+}
+
+#[cfg(feature = "pkcs11")]
+fn pkcs11() -> Encryption {
+    tokenward_crypto_pkcs11::pkcs11()
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn pkcs11() -> Encryption {
+    BackendDef::compiled_out("pkcs11", "AES key of an HSM, by PKCS #11", "pkcs11")
 }
 
 /// The vendors.
@@ -95,7 +105,7 @@ mod tests {
     }
 
     /// Those that are not in this build are known too.
-    const KINDS: [&str; 2] = ["local", "openbao"];
+    const KINDS: [&str; 3] = ["local", "openbao", "pkcs11"];
 
     #[test]
     fn a_kind_that_is_not_in_this_build_says_how_to_get_it() {

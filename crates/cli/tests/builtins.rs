@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-const BACKENDS: [&str; 5] = [
+const BACKENDS: [&str; 6] = [
     "tokenward_storage_sea",
     "tokenward_crypto_local",
     "tokenward_crypto_openbao",
+    "tokenward_crypto_pkcs11",
     "tokenward_provider_hubspot",
     "tokenward_provider::oauth2",
 ];

@@ -85,3 +85,12 @@ pub fn openbao_address(test: &str) -> Option<String> {
 pub fn bao_program(test: &str) -> Option<String> {
     part("TOKENWARD_TEST_BAO", "OpenBao's program", test)
 }
+
+/// The PKCS #11 module of SoftHSM, from `TOKENWARD_TEST_PKCS11_MODULE`; `SOFTHSM2_CONF` tells it where its tokens are, and
+/// each test makes a token of its own.
+///
+/// # Panics
+/// As [`part`].
+pub fn pkcs11_module(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_PKCS11_MODULE", "SoftHSM", test)
+}

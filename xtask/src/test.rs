@@ -21,7 +21,7 @@ pub(crate) struct Options {
     require: bool,
 
     /// Set up only these parts (postgres, postgres18, pgbouncer, mariadb, python, node, chromium, openbao, bao,
-    /// softhsm); tests that need another one are skipped.
+    /// softhsm, moto); tests that need another one are skipped.
     #[arg(long, num_args = 1.., value_name = "PART", conflicts_with = "require")]
     only: Vec<String>,
 

@@ -17,7 +17,11 @@ pub(crate) fn storage() -> Registry<Arc<dyn Storage>, StorageContext> {
 
 /// What encrypts the keys that encrypt.
 pub(crate) fn encryption() -> Registry<Arc<dyn KeyEncryption>, ()> {
-    Registry::new("encryption").with(tokenward_crypto_local::local()).with(openbao()).with(pkcs11())
+    Registry::new("encryption")
+        .with(tokenward_crypto_local::local())
+        .with(openbao())
+        .with(pkcs11())
+        .with(awskms())
 }
 
 type Encryption = BackendDef<Arc<dyn KeyEncryption>, ()>;
@@ -40,6 +44,16 @@ fn pkcs11() -> Encryption {
 #[cfg(not(feature = "pkcs11"))]
 fn pkcs11() -> Encryption {
     BackendDef::compiled_out("pkcs11", "AES key of an HSM, by PKCS #11", "pkcs11")
+}
+
+#[cfg(feature = "aws-kms")]
+fn awskms() -> Encryption {
+    tokenward_crypto_awskms::awskms()
+}
+
+#[cfg(not(feature = "aws-kms"))]
+fn awskms() -> Encryption {
+    BackendDef::compiled_out("aws-kms", "Keys of AWS KMS", "aws-kms")
 }
 
 /// The vendors.
@@ -105,7 +119,7 @@ mod tests {
     }
 
     /// Those that are not in this build are known too.
-    const KINDS: [&str; 3] = ["local", "openbao", "pkcs11"];
+    const KINDS: [&str; 4] = ["aws-kms", "local", "openbao", "pkcs11"];
 
     #[test]
     fn a_kind_that_is_not_in_this_build_says_how_to_get_it() {

@@ -94,3 +94,12 @@ pub fn bao_program(test: &str) -> Option<String> {
 pub fn pkcs11_module(test: &str) -> Option<String> {
     part("TOKENWARD_TEST_PKCS11_MODULE", "SoftHSM", test)
 }
+
+/// The URL of a moto server, a stand-in for AWS, from `TOKENWARD_TEST_MOTO_URL`; each test makes keys of its own there, with the
+/// credentials that AWS's own chain finds.
+///
+/// # Panics
+/// As [`part`].
+pub fn moto_url(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_MOTO_URL", "moto", test)
+}

@@ -4,6 +4,7 @@
 mod apt;
 mod chromium;
 mod mariadb;
+mod moto;
 mod node;
 mod openbao;
 mod pgbouncer;
@@ -44,6 +45,7 @@ pub(crate) const ALL: &[Part] = &[
     openbao::PART,
     openbao::PROGRAM,
     softhsm::PART,
+    moto::PART,
 ];
 
 /// A part that tests can use now.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::parts::{self, Setup};
 use crate::shell::{self, Stopwatch};
 use crate::skips::Skips;
-use crate::workspace::Workspace;
+use crate::workspace::{ALL_BACKENDS, Workspace};
 
 /// Sets up what the tests need, runs them all, and lists what was skipped and why.
 ///
@@ -20,8 +20,8 @@ pub(crate) struct Options {
     #[arg(long)]
     require: bool,
 
-    /// Set up only these parts (postgres, postgres18, pgbouncer, mariadb, python, node, chromium); tests that need
-    /// another one are skipped.
+    /// Set up only these parts (postgres, postgres18, pgbouncer, mariadb, python, node, chromium, openbao, bao,
+    /// softhsm, moto); tests that need another one are skipped.
     #[arg(long, num_args = 1.., value_name = "PART", conflicts_with = "require")]
     only: Vec<String>,
 
@@ -74,6 +74,11 @@ impl Tests<'_> {
     fn run(&self) -> Result<Vec<String>> {
         let nextest = shell::output(self.workspace.cargo().args(["nextest", "--version"])).is_ok();
         let selection = self.selection();
+        if self.options.runner.is_empty() {
+            println!("== the program as it is built by default");
+            // Its unit tests alone: they say what a backend that was left out answers.
+            shell::run(self.cargo()?.args(["test", "--workspace", "--bin", "tokenward", "--quiet"]))?;
+        }
         println!("== build");
         // All targets at once: the programs that scenarios start are built with the features that the test build
         // has, so that no dependency is compiled twice.
@@ -92,14 +97,15 @@ impl Tests<'_> {
         }
 
         println!("== documentation tests");
-        let documentation = shell::run(self.cargo()?.args(["test", "--doc", "--workspace"]));
+        let documentation = shell::run(self.cargo()?.args(["test", "--doc"]).args(&selection));
         tests.and(documentation)?;
         if nextest { self.ignored() } else { Ok(Vec::new()) }
     }
 
     fn selection(&self) -> Vec<String> {
         if self.options.runner.is_empty() {
-            vec!["--workspace".to_owned()]
+            // The program that scenarios start has every backend.
+            vec!["--workspace".to_owned(), ALL_BACKENDS.to_owned()]
         } else {
             self.options.runner.clone()
         }
@@ -121,7 +127,8 @@ impl Tests<'_> {
 
     fn ignored(&self) -> Result<Vec<String>> {
         let mut list = self.cargo()?;
-        list.args(["nextest", "list", "--workspace", "--run-ignored=only", "--message-format=oneline"]);
+        list.args(["nextest", "list", "--run-ignored=only", "--message-format=oneline"])
+            .args(self.selection());
         Ok(shell::output(&mut list)?.lines().map(str::to_owned).collect())
     }
 

@@ -7,6 +7,10 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
+/// What makes cargo build the program with every backend, together with `--workspace`.
+pub(crate) const ALL_BACKENDS: &str =
+    "--features=tokenward-cli/openbao,tokenward-cli/pkcs11,tokenward-cli/aws-kms";
+
 /// The checkout that the chores work on.
 pub(crate) struct Workspace {
     root: PathBuf,

@@ -4,9 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-const BACKENDS: [&str; 4] = [
+const BACKENDS: [&str; 7] = [
     "tokenward_storage_sea",
     "tokenward_crypto_local",
+    "tokenward_crypto_awskms",
+    "tokenward_crypto_openbao",
+    "tokenward_crypto_pkcs11",
     "tokenward_provider_hubspot",
     "tokenward_provider::oauth2",
 ];

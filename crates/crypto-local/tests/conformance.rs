@@ -1,6 +1,7 @@
 //! The contract of key-encryption backends, on keyrings in a file.
 #![expect(clippy::expect_used, reason = "a fixture that cannot be made fails its test")]
 
+use std::future::{Ready, ready};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -16,9 +17,9 @@ struct Keyrings {
     folder: tempfile::TempDir,
 }
 
-fn keyrings() -> Keyrings {
+fn keyrings(_: &'static str) -> Ready<Option<Keyrings>> {
     let folder = tempfile::tempdir().expect("a scratch folder");
-    Keyrings { old: generate_key(1), new: generate_key(2), folder }
+    ready(Some(Keyrings { old: generate_key(1), new: generate_key(2), folder }))
 }
 
 impl Keyrings {

@@ -1,4 +1,5 @@
-//! Encryption of what is stored: the key-encryption trait, data keys and the envelope format. No I/O.
+//! Encryption of what is stored: the key-encryption trait, data keys and the envelope format. No I/O; for backends that
+//! are services, [`RemoteCalls`] says how they are called.
 //!
 //! Every tenant has a data key that seals its fields; what belongs to no tenant is sealed under a data key of the scope
 //! [`INSTALLATION_SCOPE`]. Data keys are stored wrapped by a [`KeyEncryption`] backend, which alone knows its keys.
@@ -40,6 +41,7 @@ mod envelope;
 mod error;
 mod key;
 mod key_encryption;
+mod remote;
 
 pub use aad::Aad;
 pub use aead::Aead;
@@ -47,3 +49,4 @@ pub use envelope::{DataKey, INSTALLATION_SCOPE, MAX_SEALS, SealContext, data_key
 pub use error::{CryptoError, CryptoErrorKind};
 pub use key::DataKeyMaterial;
 pub use key_encryption::{KekStatus, KeyBinding, KeyEncryption, WrappedKey};
+pub use remote::{CallPolicy, RemoteCalls, service_address};

@@ -61,7 +61,7 @@ type Prepare<B, C> = Box<dyn Fn(&Section, &C) -> Result<Prepared<B>, Problems> +
 pub struct BackendDef<B, C> {
     kind: &'static str,
     summary: &'static str,
-    /// `None`: compiled out; the text names the cargo feature.
+    /// An error: compiled out; the text names the cargo feature.
     prepare: Result<Prepare<B, C>, &'static str>,
 }
 
@@ -83,6 +83,11 @@ impl<B, C> BackendDef<B, C> {
     /// The word that selects it in the configuration.
     pub fn kind(&self) -> &'static str {
         self.kind
+    }
+
+    /// Whether this build has it.
+    pub fn is_compiled_in(&self) -> bool {
+        self.prepare.is_ok()
     }
 
     /// What it is, in a line.
@@ -147,7 +152,9 @@ impl<B, C> Registry<B, C> {
             Some(Ok(prepare)) => return prepare(section, context),
             Some(Err(feature)) => problems.add(
                 section.option("kind"),
-                format!("{kind:?} is not in this build: build with --features {feature}"),
+                format!(
+                    "{kind:?} is not in this build: build with `cargo build --release --features {feature}`"
+                ),
             ),
             None => {
                 let known: Vec<_> = self.defs.keys().copied().collect();

@@ -68,3 +68,38 @@ pub fn pgbouncer_url(test: &str) -> Option<String> {
 pub fn mariadb_url(test: &str) -> Option<String> {
     part("TOKENWARD_TEST_MARIADB_URL", "MariaDB", test)
 }
+
+/// The address of an OpenBao server whose root token is `root`, from `TOKENWARD_TEST_OPENBAO_ADDR`; each test makes engines,
+/// policies and roles of its own there.
+///
+/// # Panics
+/// As [`part`].
+pub fn openbao_address(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_OPENBAO_ADDR", "OpenBao", test)
+}
+
+/// The program `bao`, from `TOKENWARD_TEST_BAO`, for tests that need a server of their own.
+///
+/// # Panics
+/// As [`part`].
+pub fn bao_program(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_BAO", "OpenBao's program", test)
+}
+
+/// The PKCS #11 module of SoftHSM, from `TOKENWARD_TEST_PKCS11_MODULE`; `SOFTHSM2_CONF` tells it where its tokens are, and
+/// each test makes a token of its own.
+///
+/// # Panics
+/// As [`part`].
+pub fn pkcs11_module(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_PKCS11_MODULE", "SoftHSM", test)
+}
+
+/// The URL of a moto server, a stand-in for AWS, from `TOKENWARD_TEST_MOTO_URL`; each test makes keys of its own there, with the
+/// credentials that AWS's own chain finds.
+///
+/// # Panics
+/// As [`part`].
+pub fn moto_url(test: &str) -> Option<String> {
+    part("TOKENWARD_TEST_MOTO_URL", "moto", test)
+}

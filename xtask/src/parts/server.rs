@@ -16,11 +16,26 @@ pub(crate) struct Server {
     guard: Child,
 }
 
+/// Runs `$2` and what follows, for [`KILL`] to end.
+const RUN: &str = r#"folder=$1; shift; "$@" </dev/null >"$folder/log" 2>&1 & set -- "$folder""#;
+const KILL: &str = "kill -9 $! 2>/dev/null; wait";
+
 impl Server {
     /// A shell that waits for its standard input to close, which the end of this process does whatever ends it, and
     /// then runs `stop` and removes the folder. It is in a process group of its own, where Ctrl-C does not reach. In
     /// `start` and `stop`, `$1` is the folder and `$2` and what follows are `arguments`.
     pub(super) fn guard(
+        name: &'static str,
+        folder: &str,
+        start: &str,
+        stop: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        Self::guard_in(as_server_user("sh"), name, folder, start, stop, arguments)
+    }
+
+    fn guard_in(
+        mut shell: Command,
         name: &'static str,
         folder: &str,
         start: &str,
@@ -34,7 +49,6 @@ impl Server {
             {stop}
             rm -rf \"$1\""
         );
-        let mut shell = as_server_user("sh");
         shell.args(["-c", &script, "sh", folder]).args(arguments);
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         Ok(Self { name, guard: shell.spawn().context("cannot run sh")? })
@@ -42,9 +56,21 @@ impl Server {
 
     /// Runs a program for as long as this lives, its output in the folder's `log`. Whether it is ready is another question.
     pub(super) fn run(name: &'static str, folder: &str, program: &[&str]) -> Result<Self> {
-        let start = r#"folder=$1; shift; "$@" </dev/null >"$folder/log" 2>&1 & set -- "$folder""#;
-        let stop = "kill -9 $! 2>/dev/null; wait";
-        Self::guard(name, folder, start, stop, program)
+        Self::guard(name, folder, RUN, KILL, program)
+    }
+
+    /// Like [`Self::run`], but as the user who runs us: for programs of the checkout, which no other user may reach.
+    pub(super) fn run_as_self(name: &'static str, folder: &str, program: &[&str]) -> Result<Self> {
+        let mut shell = shell::command("sh");
+        shell.current_dir("/");
+        Self::guard_in(shell, name, folder, RUN, KILL, program)
+    }
+}
+
+impl Server {
+    /// Nothing but a folder that goes with this.
+    pub(super) fn keep(name: &'static str, folder: &str) -> Result<Self> {
+        Self::guard_in(shell::command("sh"), name, folder, "", "", &[])
     }
 }
 
@@ -60,6 +86,11 @@ impl Drop for Server {
 /// A folder under /tmp, since the checkout's parents may be closed to the user that the server runs as.
 pub(super) fn folder(name: &str) -> Result<String> {
     shell::output(as_server_user("mktemp").args(["-d", &format!("/tmp/tokenward-{name}.XXXXXX")]))
+}
+
+/// Like [`folder`], but of the user who runs us.
+pub(super) fn own_folder(name: &str) -> Result<String> {
+    shell::output(shell::command("mktemp").args(["-d", &format!("/tmp/tokenward-{name}.XXXXXX")]))
 }
 
 /// PostgreSQL and pgbouncer refuse to run as root, who therefore becomes the user that Debian's package makes.

@@ -80,6 +80,8 @@ reasons! {
     EncryptionUnavailable = "ENCRYPTION_UNAVAILABLE",
     /// A stored secret does not decrypt.
     StoredDataDamaged = "STORED_DATA_DAMAGED",
+    /// The encryption keys are not in a state that allows this.
+    KeyNotReady = "KEY_NOT_READY",
     /// Too many calls at once.
     Overloaded = "OVERLOADED",
     /// It took too long.
@@ -259,6 +261,7 @@ impl From<CryptoError> for Error {
                 Reason::StoredDataDamaged,
                 "a stored secret does not decrypt: it was altered, moved, or its key is missing",
             ),
+            CryptoErrorKind::Unsupported => Self::new(Reason::KeyNotReady, error.to_string()),
             CryptoErrorKind::Internal => Self::new(Reason::Internal, "internal error"),
         }
         .internal(error)

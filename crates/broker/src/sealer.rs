@@ -107,10 +107,13 @@ impl Sealer {
         loop {
             let checks = self.storage.list_kek_checks().await?;
             self.open_checks(&status, &checks).await?;
-            if checks.iter().any(|check| check.kek == status.active) {
+            if checks.iter().any(|check| check.kek == status.newest) {
                 return Ok(());
             }
-            let wrapped = self.backend.wrap(&self.check_binding(), &DataKeyMaterial::generate()).await?;
+            let wrapped = self
+                .backend
+                .wrap(&status.newest, &self.check_binding(), &DataKeyMaterial::generate())
+                .await?;
             let check = KekCheck { kek: wrapped.kek, wrapped: wrapped.bytes, created_at: self.clock.now() };
             if self.storage.create_kek_check(&check, checks.len()).await? {
                 return Ok(());
@@ -279,7 +282,8 @@ impl Sealer {
 
     async fn create_key(&self, scope: &str) -> Result<(), Error> {
         let binding = KeyBinding { installation: &self.installation, scope, data_key: 1 };
-        let wrapped = self.backend.wrap(&binding, &DataKeyMaterial::generate()).await?;
+        let kek = self.backend.status().await?.newest;
+        let wrapped = self.backend.wrap(&kek, &binding, &DataKeyMaterial::generate()).await?;
         let record = DataKeyRecord {
             scope: scope.to_owned(),
             id: 1,

@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use tokenward_crypto::{
     Aad, Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption,
     WrappedKey,
 };
 
+use crate::config::KeyFile;
 use crate::keyring::Keyring;
 
 /// The word that selects this backend, and the prefix of its keys' names.
@@ -11,27 +15,54 @@ pub(crate) const KIND: &str = "local";
 
 const FORMAT: u8 = 1;
 
-/// A keyring in memory.
+/// A keyring in memory, and the file that it came from.
 #[derive(Debug)]
-pub(crate) struct LocalKeys(Keyring);
+pub(crate) struct LocalKeys {
+    keyring: RwLock<Arc<Keyring>>,
+    file: Option<KeyFile>,
+}
 
 impl LocalKeys {
-    pub(crate) fn new(keyring: Keyring) -> Self {
-        Self(keyring)
+    pub(crate) fn new(keyring: Keyring, file: Option<KeyFile>) -> Self {
+        Self { keyring: RwLock::new(Arc::new(keyring)), file }
     }
 
-    fn names(&self) -> Vec<String> {
-        self.0.versions().map(name).collect()
+    fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read())
     }
 
-    fn key(&self, kek: &str) -> Result<&Aead, CryptoError> {
-        let version = self.0.versions().find(|version| name(*version) == kek);
-        version.and_then(|version| self.0.get(version)).ok_or_else(|| {
-            let there_are = self.names().join(", ");
+    /// Takes what stands in the file now. What is wrong there leaves the keys as they were.
+    fn reload(&self) -> Result<(), CryptoError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let internal = |message: String| CryptoError::new(CryptoErrorKind::Internal, message);
+        let found = file.read().map_err(|problems| {
+            internal(format!("the keyring cannot be read any more, and stays as it was: {problems}"))
+        })?;
+        let mut keyring = self.keyring.write();
+        if let Some(version) = found.changed_since(&keyring) {
+            let shown = file.path().display();
+            return Err(internal(format!(
+                "{shown} has another key as version {version} than before: put the former line back, and give a new key a \
+                 new version; the keys stay as they were"
+            )));
+        }
+        *keyring = Arc::new(found);
+        Ok(())
+    }
+
+    fn key(&self, kek: &str) -> Result<Aead, CryptoError> {
+        let keyring = self.keyring();
+        let version = keyring.versions().find(|version| name(*version) == kek);
+        version.and_then(|version| keyring.get(version)).ok_or_else(|| {
+            let there_are = names(&keyring).join(", ");
             let message = format!("encryption key {kek:?} is not in the keyring; it has {there_are}");
             CryptoError::new(CryptoErrorKind::UnknownKey, message)
         })
     }
+}
+
+fn names(keyring: &Keyring) -> Vec<String> {
+    keyring.versions().map(name).collect()
 }
 
 fn name(version: u32) -> String {
@@ -49,13 +80,35 @@ impl KeyEncryption for LocalKeys {
     }
 
     async fn status(&self) -> Result<KekStatus, CryptoError> {
-        Ok(KekStatus { active: name(self.0.active()), available: self.names() })
+        self.reload()?;
+        let keyring = self.keyring();
+        Ok(KekStatus { newest: name(keyring.newest()), available: names(&keyring) })
     }
 
-    async fn wrap(&self, binding: &KeyBinding<'_>, key: &DataKeyMaterial) -> Result<WrappedKey, CryptoError> {
-        let kek = name(self.0.active());
-        let bytes = self.key(&kek)?.seal(&[FORMAT], &aad(binding, &kek), key.expose());
-        Ok(WrappedKey { kek, bytes })
+    async fn create_version(&self) -> Result<String, CryptoError> {
+        let next = self.keyring().versions().max().map_or(1, |version| version.saturating_add(1));
+        let generate = format!("tokenward key generate --version {next}");
+        let message = match &self.file {
+            Some(file) => format!(
+                "the keyring is the operator's: add a key on every host with `{generate} >> {}`, and rotate again",
+                file.path().display()
+            ),
+            None => format!(
+                "the keyring is the operator's: add the line that `{generate}` prints to the option `key` of every server, \
+                 restart them, and rotate again"
+            ),
+        };
+        Err(CryptoError::new(CryptoErrorKind::Unsupported, message))
+    }
+
+    async fn wrap(
+        &self,
+        kek: &str,
+        binding: &KeyBinding<'_>,
+        key: &DataKeyMaterial,
+    ) -> Result<WrappedKey, CryptoError> {
+        let bytes = self.key(kek)?.seal(&[FORMAT], &aad(binding, kek), key.expose());
+        Ok(WrappedKey { kek: kek.to_owned(), bytes })
     }
 
     async fn unwrap(
@@ -90,7 +143,7 @@ mod tests {
     // Key bytes 00 to 1f as version 3.
     fn backend() -> LocalKeys {
         let line = "3:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-        LocalKeys::new(crate::keyring::parse(line).expect("the line is well-formed"))
+        LocalKeys::new(crate::keyring::parse(line).expect("the line is well-formed"), None)
     }
 
     // Computed by another implementation (OpenSSL through Python's `cryptography`): nonce a0 to ab, data key 32 times 5a.
@@ -142,5 +195,12 @@ mod tests {
         let error = backend().unwrap(&other, &golden()).await.unwrap_err();
         assert_eq!(error.kind(), CryptoErrorKind::Refused);
         assert!(error.to_string().starts_with("data key 7 does not open with local:3: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_the_operator_makes_a_version_and_the_message_says_how() {
+        let error = backend().create_version().await.unwrap_err();
+        assert_eq!(error.kind(), CryptoErrorKind::Unsupported);
+        assert!(error.to_string().contains("`tokenward key generate --version 4`"), "{error}");
     }
 }

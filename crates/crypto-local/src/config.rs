@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use tokenward_plugin::{BackendDef, Prepared, Problems, Section, parse_section, r
 use tokenward_types::{ExposeSecret, SecretString};
 
 use crate::backend::{KIND, LocalKeys};
-use crate::keyring;
+use crate::keyring::{self, Keyring};
 
 /// Files below the folder that this variable names were handed over by systemd (systemd.exec(5), "Credentials").
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -35,21 +36,60 @@ pub fn local() -> BackendDef<Arc<dyn KeyEncryption>, ()> {
 
 fn read(section: &Section, credentials: Option<&Path>) -> Result<LocalKeys, Problems> {
     let Config { key, key_file } = parse_section(section)?;
-    let mut problems = Problems::new();
-    if let (None, Some(path)) = (&key, &key_file)
-        && let Err(message) = check_file(path, credentials)
-    {
-        problems.add(section.option("key_file"), message);
+    match (key, key_file) {
+        (None, Some(path)) => {
+            let file =
+                KeyFile { section: section.clone(), path, credentials: credentials.map(Path::to_owned) };
+            Ok(LocalKeys::new(file.read()?, Some(file)))
+        }
+        (key, key_file) => {
+            let text = read_secret(section, "key", key, key_file.as_ref())?;
+            Ok(LocalKeys::new(parse(section.option("key"), &text)?, None))
+        }
     }
-    let at = section.option(if key.is_some() { "key" } else { "key_file" });
-    let keyring = problems.check(read_secret(section, "key", key, key_file.as_ref())).and_then(|text| {
-        keyring::parse(text.expose_secret())
-            .map_err(|messages| messages.into_iter().for_each(|message| problems.add(&at, message)))
-            .ok()
-    });
-    match keyring {
-        Some(keyring) if problems.is_empty() => Ok(LocalKeys::new(keyring)),
-        _ => Err(problems),
+}
+
+fn parse(at: String, text: &SecretString) -> Result<Keyring, Problems> {
+    keyring::parse(text.expose_secret()).map_err(|messages| {
+        let mut problems = Problems::new();
+        messages.into_iter().for_each(|message| problems.add(&at, message));
+        problems
+    })
+}
+
+/// A keyring in a file, which is read again whenever the keys are asked for.
+pub(crate) struct KeyFile {
+    section: Section,
+    path: PathBuf,
+    credentials: Option<PathBuf>,
+}
+
+impl KeyFile {
+    /// The keyring that the file holds now.
+    pub(crate) fn read(&self) -> Result<Keyring, Problems> {
+        let at = self.section.option("key_file");
+        let mut problems = Problems::new();
+        if let Err(message) = check_file(&self.path, self.credentials.as_deref()) {
+            problems.add(&at, message);
+        }
+        let keyring = problems
+            .check(read_secret(&self.section, "key", None, Some(&self.path)))
+            .and_then(|text| problems.check(parse(at, &text)));
+        match keyring {
+            Some(keyring) if problems.is_empty() => Ok(keyring),
+            _ => Err(problems),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+// A section may hold a secret.
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -8,17 +8,17 @@ use zeroize::Zeroizing;
 
 const KEY_LENGTH: usize = 32;
 
-/// Versioned keys, one of them active. Never empty.
+/// Versioned keys, one of them the newest. Never empty.
 #[derive(Debug)]
 pub(crate) struct Keyring {
-    active: u32,
-    keys: BTreeMap<u32, Aead>,
+    newest: u32,
+    keys: BTreeMap<u32, DataKeyMaterial>,
 }
 
 impl Keyring {
-    /// The version that wraps.
-    pub(crate) fn active(&self) -> u32 {
-        self.active
+    /// The version that a rotation makes the active one: the marked one, else the highest.
+    pub(crate) fn newest(&self) -> u32 {
+        self.newest
     }
 
     /// All versions, in order.
@@ -26,8 +26,16 @@ impl Keyring {
         self.keys.keys().copied()
     }
 
-    pub(crate) fn get(&self, version: u32) -> Option<&Aead> {
-        self.keys.get(&version)
+    pub(crate) fn get(&self, version: u32) -> Option<Aead> {
+        self.keys.get(&version).map(Aead::new)
+    }
+
+    /// The first version that has another key here than in `former`.
+    pub(crate) fn changed_since(&self, former: &Self) -> Option<u32> {
+        let same = |version: &u32, key: &DataKeyMaterial| {
+            former.keys.get(version).is_none_or(|other| constant_time_eq(key.expose(), other.expose()))
+        };
+        self.keys.iter().find(|(version, key)| !same(version, key)).map(|(version, _)| *version)
     }
 }
 
@@ -65,13 +73,13 @@ pub(crate) fn parse(text: &str) -> Result<Keyring, Vec<String>> {
     let marked = marks.next();
     for other in marks {
         let first = marked.map_or(0, |line| line.number);
-        problems.push(format!("line {} is marked active, but so is line {first}", other.number));
+        problems.push(format!("line {} is marked, but so is line {first}", other.number));
     }
-    let active = marked.or_else(|| lines.iter().max_by_key(|line| line.version)).map(|line| line.version);
-    match active {
-        Some(active) if problems.is_empty() => {
-            let keys = lines.iter().map(|line| (line.version, Aead::new(&line.key))).collect();
-            Ok(Keyring { active, keys })
+    let newest = marked.or_else(|| lines.iter().max_by_key(|line| line.version)).map(|line| line.version);
+    match newest {
+        Some(newest) if problems.is_empty() => {
+            let keys = lines.into_iter().map(|line| (line.version, line.key)).collect();
+            Ok(Keyring { newest, keys })
         }
         None if problems.is_empty() => {
             Err(vec!["holds no key: `tokenward key generate` makes one".to_owned()])
@@ -135,22 +143,31 @@ mod tests {
         let (first, second) = (generate_key(7), generate_key(7));
         assert_ne!(first.expose_secret(), second.expose_secret());
         assert!(!first.expose_secret().contains('\n'));
-        assert_eq!(parse(first.expose_secret()).expect("it is well-formed").active(), 7);
+        assert_eq!(parse(first.expose_secret()).expect("it is well-formed").newest(), 7);
     }
 
     #[test]
-    fn without_a_mark_the_highest_version_is_active() {
+    fn without_a_mark_the_highest_version_is_the_newest() {
         let ring = parse(&[line(10, 1), line(9, 2)].join("\n")).expect("it is well-formed");
-        assert_eq!(ring.active(), 10);
+        assert_eq!(ring.newest(), 10);
         assert_eq!(ring.versions().collect::<Vec<_>>(), [9, 10]);
     }
 
     #[test]
-    fn the_marked_version_is_active() {
+    fn the_marked_version_counts_as_the_newest() {
         for mark in ["*", "* "] {
             let text = format!("{mark}{}\n{}", line(1, 1), line(2, 2));
-            assert_eq!(parse(&text).expect("it is well-formed").active(), 1);
+            assert_eq!(parse(&text).expect("it is well-formed").newest(), 1);
         }
+    }
+
+    #[test]
+    fn a_version_whose_key_is_another_is_noticed() {
+        let ring = |lines: &[String]| parse(&lines.join("\n")).expect("it is well-formed");
+        let former = ring(&[line(1, 1), line(2, 2)]);
+        assert_eq!(ring(&[line(1, 1), line(2, 2), line(3, 3)]).changed_since(&former), None);
+        assert_eq!(ring(&[line(2, 2)]).changed_since(&former), None);
+        assert_eq!(ring(&[line(1, 1), line(2, 9)]).changed_since(&former), Some(2));
     }
 
     #[test]
@@ -206,7 +223,7 @@ mod tests {
     #[test]
     fn two_marks_are_reported_with_both_lines() {
         let text = format!("# ring\n*{}\n*{}", line(1, 1), line(2, 2));
-        assert_eq!(problems(&text), ["line 3 is marked active, but so is line 2"]);
+        assert_eq!(problems(&text), ["line 3 is marked, but so is line 2"]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum CryptoErrorKind {
     Malformed,
     /// The backend is away; the same call may succeed later.
     Unavailable,
+    /// This backend cannot do it; the message says what the operator does instead.
+    Unsupported,
     /// A fault in the backend or in its set-up that neither waiting nor other data mends.
     Internal,
 }
@@ -67,8 +69,8 @@ mod tests {
 
     #[test]
     fn only_a_backend_that_is_away_is_worth_another_try() {
-        use CryptoErrorKind::{Internal, Malformed, Refused, Unavailable, UnknownKey};
-        for kind in [UnknownKey, Refused, Malformed, Internal] {
+        use CryptoErrorKind::{Internal, Malformed, Refused, Unavailable, UnknownKey, Unsupported};
+        for kind in [UnknownKey, Refused, Malformed, Unsupported, Internal] {
             assert!(!CryptoError::new(kind, "no").is_retryable(), "{kind:?}");
         }
         assert!(CryptoError::new(Unavailable, "away").is_retryable());

@@ -42,16 +42,17 @@ impl fmt::Debug for WrappedKey {
     }
 }
 
-/// Which key-encryption keys a backend has.
+/// Which key-encryption keys a backend has, asked anew at each call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekStatus {
-    /// The one that wraps.
-    pub active: String,
-    /// All that unwrap, the active one included.
+    /// What a rotation would make the active one.
+    pub newest: String,
+    /// All that wrap and unwrap, the newest included.
     pub available: Vec<String>,
 }
 
-/// Wraps data keys. A backend's keys never leave it, and its Debug shows none of them.
+/// Wraps data keys. A backend's keys never leave it, and its Debug shows none of them. Which of its keys wraps is no state of
+/// the backend: the database says it, and every call names it.
 ///
 /// Each sentence of this contract is a case of `tokenward_testkit::key_encryption_conformance!`.
 #[async_trait]
@@ -59,18 +60,32 @@ pub trait KeyEncryption: Send + Sync + fmt::Debug {
     /// The backend's kind, such as `local`: the prefix of every `kek` that it gives.
     fn kind(&self) -> &'static str;
 
-    /// The keys that there are. Status names the active key and every available one. After a rotation the new key is the
-    /// active one, and the old one stays available.
+    /// The keys that there are. Status names the newest key and every available one. It is asked anew at each call: a key
+    /// that was made after this instance was opened is there, without a restart, and is the newest; the old one stays.
     ///
     /// # Errors
-    /// `Unavailable` when the backend is away.
+    /// `Unavailable` when the backend is away, `Internal` when it cannot tell; what this instance had before goes on
+    /// wrapping and unwrapping.
     async fn status(&self) -> Result<KekStatus, CryptoError>;
 
-    /// Wraps a data key with the active key. The same data key wrapped twice gives different bytes.
+    /// Makes a new version and gives its name: it is the newest from then on, and the former ones stay available.
     ///
     /// # Errors
-    /// `Unavailable` when the backend is away, `Internal` when it refuses to wrap.
-    async fn wrap(&self, binding: &KeyBinding<'_>, key: &DataKeyMaterial) -> Result<WrappedKey, CryptoError>;
+    /// `Unsupported` where only the operator can make one; the message says how. `Unavailable` when the backend is away.
+    async fn create_version(&self) -> Result<String, CryptoError>;
+
+    /// Wraps a data key with the key that is named, be it the newest or not. The same data key wrapped twice gives different
+    /// bytes.
+    ///
+    /// # Errors
+    /// `UnknownKey` when `kek` is not available here; the message names it. `Unavailable` when the backend is away,
+    /// `Internal` when it refuses to wrap.
+    async fn wrap(
+        &self,
+        kek: &str,
+        binding: &KeyBinding<'_>,
+        key: &DataKeyMaterial,
+    ) -> Result<WrappedKey, CryptoError>;
 
     /// Gives back the data key that was wrapped under the same binding, from any instance that has the same keys. A key
     /// that was wrapped before a rotation still unwraps.

@@ -183,6 +183,12 @@ pub const fn lookup(reason: Reason) -> Row {
             NO,
             "A stored secret does not decrypt: it was altered, or its key is missing. An admin restores the key or the row.",
         ),
+        Reason::KeyNotReady => row(
+            Code::FailedPrecondition,
+            StatusCode::CONFLICT,
+            NO,
+            "The encryption keys are not in a state that allows this; the message says what is missing and who adds it.",
+        ),
         Reason::Overloaded => row(
             Code::ResourceExhausted,
             StatusCode::SERVICE_UNAVAILABLE,

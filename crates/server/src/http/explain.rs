@@ -212,6 +212,7 @@ pub(super) const fn explain(reason: Reason) -> Explanation {
         | Reason::ReauthorizationRequired
         | Reason::GrantSuspect
         | Reason::StoredDataDamaged
+        | Reason::KeyNotReady
         | Reason::NotFound
         | Reason::AlreadyExists
         | Reason::EtagMismatch

@@ -13,8 +13,17 @@ fn data_key() -> DataKeyMaterial {
     DataKeyMaterial::from_bytes([0x5a; 32])
 }
 
+async fn newest(backend: &dyn KeyEncryption) -> String {
+    backend.status().await.expect("the backend tells its keys").newest
+}
+
+/// Wraps with the newest key.
 async fn wrap(backend: &dyn KeyEncryption) -> WrappedKey {
-    backend.wrap(&BINDING, &data_key()).await.expect("the backend wraps")
+    wrap_with(backend, &newest(backend).await).await
+}
+
+async fn wrap_with(backend: &dyn KeyEncryption, kek: &str) -> WrappedKey {
+    backend.wrap(kek, &BINDING, &data_key()).await.expect("the backend wraps")
 }
 
 async fn assert_unwraps(backend: &dyn KeyEncryption, binding: &KeyBinding<'_>, wrapped: &WrappedKey) {
@@ -57,7 +66,8 @@ async fn assert_unknown(backend: &dyn KeyEncryption, wrapped: &WrappedKey) {
 pub async fn a_wrapped_key_unwraps_to_the_same_bytes(fixture: &dyn KeyEncryptionFixture) {
     let backend = fixture.backend().await;
     for binding in [BINDING, KeyBinding { scope: INSTALLATION_SCOPE, data_key: i32::MAX, ..BINDING }] {
-        let wrapped = backend.wrap(&binding, &data_key()).await.expect("the backend wraps");
+        let kek = newest(&*backend).await;
+        let wrapped = backend.wrap(&kek, &binding, &data_key()).await.expect("the backend wraps");
         assert_unwraps(&*backend, &binding, &wrapped).await;
     }
 }
@@ -145,14 +155,69 @@ pub async fn an_old_key_still_unwraps_after_a_rotation(fixture: &dyn KeyEncrypti
     assert!(status.available.contains(&wrapped.kek), "{status:?} lacks {}", wrapped.kek);
 }
 
-/// A rotation takes effect.
-pub async fn after_a_rotation_the_new_key_wraps(fixture: &dyn KeyEncryptionFixture) {
+/// A new key takes effect.
+pub async fn the_newest_key_wraps_and_unwraps(fixture: &dyn KeyEncryptionFixture) {
     let old = wrap(&*fixture.backend().await).await;
     let rotated = fixture.rotated().await;
     let new = wrap(&*rotated).await;
     assert_ne!(new.kek, old.kek);
-    assert_eq!(new.kek, rotated.status().await.expect("the backend tells its keys").active);
     assert_unwraps(&*rotated, &BINDING, &new).await;
+}
+
+/// Which key wraps is said by the caller: during a rotation, servers wrap with the old one until all have the new one.
+pub async fn the_named_key_wraps_and_not_the_newest(fixture: &dyn KeyEncryptionFixture) {
+    let backend = fixture.backend().await;
+    let old = newest(&*backend).await;
+    let rotated = fixture.rotated().await;
+    assert_ne!(newest(&*rotated).await, old);
+    let wrapped = wrap_with(&*rotated, &old).await;
+    assert_eq!(wrapped.kek, old);
+    assert_unwraps(&*rotated, &BINDING, &wrapped).await;
+    let retired = fixture.retired().await;
+    assert_unknown(&*retired, &wrapped).await;
+}
+
+/// A key that is not here does not wrap, and no other takes its place.
+pub async fn a_key_that_is_not_here_does_not_wrap(fixture: &dyn KeyEncryptionFixture) {
+    let backend = fixture.backend().await;
+    for kek in [format!("{}:999999", backend.kind()), "no-such-kind:1".to_owned()] {
+        let error = backend.wrap(&kek, &BINDING, &data_key()).await.expect_err("there is no such key");
+        assert_eq!(error.kind(), CryptoErrorKind::UnknownKey, "{error}");
+        assert!(error.to_string().contains(&kek), "the message must name {kek}: {error}");
+    }
+}
+
+/// A key that was made elsewhere is seen without a restart.
+pub async fn status_is_asked_anew_at_each_call(fixture: &dyn KeyEncryptionFixture) {
+    let running = fixture.backend().await;
+    let old = wrap(&*running).await;
+    let new = newest(&*fixture.rotated().await).await;
+    let status = running.status().await.expect("the backend tells its keys");
+    assert_eq!(status.newest, new);
+    assert!(status.available.contains(&old.kek), "{status:?} lacks {}", old.kek);
+    assert_unwraps(&*running, &BINDING, &wrap_with(&*running, &new).await).await;
+    assert_unwraps(&*running, &BINDING, &old).await;
+}
+
+/// A version is made, or the operator learns how to make one.
+pub async fn a_created_version_is_the_newest_or_the_remedy_is_told(fixture: &dyn KeyEncryptionFixture) {
+    let backend = fixture.backend().await;
+    let before = wrap(&*backend).await;
+    match backend.create_version().await {
+        Ok(created) => {
+            assert_ne!(created, before.kek);
+            let status = backend.status().await.expect("the backend tells its keys");
+            assert_eq!(status.newest, created);
+            assert!(status.available.contains(&before.kek), "{status:?} lacks {}", before.kek);
+            assert_unwraps(&*backend, &BINDING, &before).await;
+            assert_unwraps(&*backend, &BINDING, &wrap_with(&*backend, &created).await).await;
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), CryptoErrorKind::Unsupported, "{error}");
+            assert!(!error.to_string().is_empty(), "an error must tell the remedy");
+            assert_eq!(newest(&*backend).await, before.kek);
+        }
+    }
 }
 
 /// What was wrapped by a key that is gone fails as such, and what the new key wrapped is not affected.
@@ -193,13 +258,12 @@ pub async fn another_key_of_the_same_name_is_refused(fixture: &dyn KeyEncryption
 }
 
 /// What status says is what wrapping does.
-pub async fn status_names_the_active_key_and_every_available_one(fixture: &dyn KeyEncryptionFixture) {
+pub async fn status_names_the_newest_key_and_every_available_one(fixture: &dyn KeyEncryptionFixture) {
     let backend = fixture.backend().await;
     let before = backend.status().await.expect("the backend tells its keys");
-    assert_eq!(before.active, wrap(&*backend).await.kek);
-    assert_eq!(before.available, std::slice::from_ref(&before.active));
+    assert_eq!(before.available, std::slice::from_ref(&before.newest));
     let after = fixture.rotated().await.status().await.expect("the backend tells its keys");
-    let mut expected = vec![before.active, after.active];
+    let mut expected = vec![before.newest, after.newest];
     let mut available = after.available;
     expected.sort();
     available.sort();
@@ -212,7 +276,7 @@ pub async fn every_kek_starts_with_the_kind(fixture: &dyn KeyEncryptionFixture) 
     let prefix = format!("{}:", backend.kind());
     let status = backend.status().await.expect("the backend tells its keys");
     let wrapped = wrap(&*backend).await;
-    for kek in status.available.iter().chain([&status.active, &wrapped.kek]) {
+    for kek in status.available.iter().chain([&status.newest, &wrapped.kek]) {
         assert!(kek.starts_with(&prefix) && kek.len() > prefix.len(), "{kek} does not start with {prefix}");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokenward_crypto::{
     Aad, Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption,
     WrappedKey,
@@ -23,13 +24,21 @@ enum Careless {
     Extension,
     /// Forgets the old key in a rotation.
     Rotation,
-    /// Goes on wrapping with the old key.
+    /// Calls the old key the newest one after a rotation.
     StillOld,
+    /// Wraps with the newest key, whichever was named.
+    Named,
+    /// Knows only the keys that there were when it was opened.
+    Stale,
+    /// Says that it made a version, and made none.
+    Created,
+    /// Says of no version how to make one.
+    Speechless,
     /// Keeps a removed key.
     Removal,
     /// Calls every failure an unknown key.
     Kinds,
-    /// Lists the active key alone.
+    /// Lists the newest key alone.
     Status,
     /// Leaves its kind out of its keys' names.
     Prefix,
@@ -39,16 +48,18 @@ enum Careless {
     Restart,
 }
 
+/// Versions and their keys, the newest last.
+type Ring = Vec<(u32, [u8; 32])>;
+
 struct Keys {
     careless: Careless,
-    active: u32,
-    ring: Vec<(u32, [u8; 32])>,
+    ring: Arc<Mutex<Ring>>,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.careless {
-            Careless::Debug => write!(f, "Keys({:?})", self.ring),
+            Careless::Debug => write!(f, "Keys({:?})", self.ring()),
             _ => f.write_str("Keys"),
         }
     }
@@ -57,6 +68,16 @@ impl std::fmt::Debug for Keys {
 const HEADER: &[u8] = &[1];
 
 impl Keys {
+    fn ring(&self) -> Ring {
+        self.ring.lock().clone()
+    }
+
+    fn newest(&self) -> String {
+        let ring = self.ring();
+        let newest = if self.careless == Careless::StillOld { ring.first() } else { ring.last() };
+        self.name(newest.map_or(0, |(version, _)| *version))
+    }
+
     fn name(&self, version: u32) -> String {
         if self.careless == Careless::Prefix { version.to_string() } else { format!("fake:{version}") }
     }
@@ -71,7 +92,8 @@ impl Keys {
     }
 
     fn find(&self, kek: &str) -> Result<Aead, CryptoError> {
-        let found = self.ring.iter().find(|(version, _)| self.name(*version) == kek);
+        let ring = self.ring();
+        let found = ring.iter().find(|(version, _)| self.name(*version) == kek);
         found.map(|(_, bytes)| Aead::new(&DataKeyMaterial::from_bytes(*bytes))).ok_or_else(|| unknown(kek))
     }
 }
@@ -87,19 +109,35 @@ impl KeyEncryption for Keys {
     }
 
     async fn status(&self) -> Result<KekStatus, CryptoError> {
-        let active = self.name(self.active);
+        let newest = self.newest();
         let available = match self.careless {
-            Careless::Status => vec![active.clone()],
-            _ => self.ring.iter().map(|(version, _)| self.name(*version)).collect(),
+            Careless::Status => vec![newest.clone()],
+            _ => self.ring().iter().map(|(version, _)| self.name(*version)).collect(),
         };
-        Ok(KekStatus { active, available })
+        Ok(KekStatus { newest, available })
     }
 
-    async fn wrap(&self, binding: &KeyBinding<'_>, key: &DataKeyMaterial) -> Result<WrappedKey, CryptoError> {
-        let kek = self.name(self.active);
+    async fn create_version(&self) -> Result<String, CryptoError> {
+        let next = u32::try_from(self.ring().len()).map_or(1, |count| count + 1);
+        match self.careless {
+            Careless::Speechless => return Err(CryptoError::new(CryptoErrorKind::Internal, "no")),
+            Careless::Created => {}
+            _ => self.ring.lock().push((next, [0xc0; 32])),
+        }
+        Ok(self.name(next))
+    }
+
+    async fn wrap(
+        &self,
+        kek: &str,
+        binding: &KeyBinding<'_>,
+        key: &DataKeyMaterial,
+    ) -> Result<WrappedKey, CryptoError> {
+        let kek = if self.careless == Careless::Named { self.newest() } else { kek.to_owned() };
+        let aead = self.find(&kek)?;
         let bytes = match self.careless {
             Careless::Plain => key.expose().to_vec(),
-            _ => self.find(&kek)?.seal(HEADER, &self.aad(binding), key.expose()),
+            _ => aead.seal(HEADER, &self.aad(binding), key.expose()),
         };
         Ok(WrappedKey { kek, bytes })
     }
@@ -128,42 +166,56 @@ impl KeyEncryption for Keys {
     }
 }
 
-struct Fixture(Careless);
+struct Fixture {
+    careless: Careless,
+    ring: Arc<Mutex<Ring>>,
+}
 
 impl Fixture {
-    fn keys(&self, active: u32, keys: &[(u32, u8)]) -> Arc<dyn KeyEncryption> {
-        let ring = keys.iter().map(|(version, byte)| (*version, [*byte; 32])).collect();
-        Arc::new(Keys { careless: self.0, active, ring })
+    fn new(careless: Careless) -> Self {
+        Self { careless, ring: Arc::default() }
+    }
+
+    /// What the backend itself holds becomes these keys.
+    fn keys(&self, keys: &[(u32, u8)]) -> Arc<dyn KeyEncryption> {
+        let keys: Ring = keys.iter().map(|(version, byte)| (*version, [*byte; 32])).collect();
+        let ring = match self.careless {
+            Careless::Stale => Arc::new(Mutex::new(keys)),
+            _ => {
+                *self.ring.lock() = keys;
+                Arc::clone(&self.ring)
+            }
+        };
+        Arc::new(Keys { careless: self.careless, ring })
     }
 }
 
 #[async_trait]
 impl KeyEncryptionFixture for Fixture {
     async fn backend(&self) -> Arc<dyn KeyEncryption> {
-        self.keys(1, &[(1, 0xa1)])
+        self.keys(&[(1, 0xa1)])
     }
 
     async fn reopened(&self) -> Arc<dyn KeyEncryption> {
-        self.keys(1, &[(1, if self.0 == Careless::Restart { 0xaf } else { 0xa1 })])
+        self.keys(&[(1, if self.careless == Careless::Restart { 0xaf } else { 0xa1 })])
     }
 
     async fn rotated(&self) -> Arc<dyn KeyEncryption> {
-        match self.0 {
-            Careless::Rotation => self.keys(2, &[(2, 0xa2)]),
-            Careless::StillOld => self.keys(1, &[(1, 0xa1), (2, 0xa2)]),
-            _ => self.keys(2, &[(1, 0xa1), (2, 0xa2)]),
+        match self.careless {
+            Careless::Rotation => self.keys(&[(2, 0xa2)]),
+            _ => self.keys(&[(1, 0xa1), (2, 0xa2)]),
         }
     }
 
     async fn retired(&self) -> Arc<dyn KeyEncryption> {
-        match self.0 {
-            Careless::Removal => self.keys(2, &[(1, 0xa1), (2, 0xa2)]),
-            _ => self.keys(2, &[(2, 0xa2)]),
+        match self.careless {
+            Careless::Removal => self.keys(&[(1, 0xa1), (2, 0xa2)]),
+            _ => self.keys(&[(2, 0xa2)]),
         }
     }
 
     async fn foreign(&self) -> Arc<dyn KeyEncryption> {
-        self.keys(1, &[(1, 0xb1)])
+        self.keys(&[(1, 0xb1)])
     }
 
     fn secrets(&self) -> Vec<Vec<u8>> {
@@ -172,7 +224,7 @@ impl KeyEncryptionFixture for Fixture {
 }
 
 fn careful() -> Fixture {
-    Fixture(Careless::Nowhere)
+    Fixture::new(Careless::Nowhere)
 }
 
 crate::key_encryption_conformance!(a_careful_backend, careful);
@@ -186,7 +238,7 @@ macro_rules! must_fail {
                     $({
                         // In a task of its own, because the case is meant to panic.
                         let outcome = tokio::spawn(async {
-                            super::cases::$case(&super::Fixture(super::Careless::$careless)).await;
+                            super::cases::$case(&super::Fixture::new(super::Careless::$careless)).await;
                         });
                         let careless = stringify!($careless);
                         assert!(outcome.await.is_err(), "{careless} goes unnoticed");
@@ -209,10 +261,14 @@ must_fail! {
     another_data_key_id_is_refused: Plain, Binding, Kinds;
     a_boundary_between_installation_and_scope_cannot_be_shifted: Binding, Lengths;
     an_old_key_still_unwraps_after_a_rotation: Rotation;
-    after_a_rotation_the_new_key_wraps: StillOld;
+    the_newest_key_wraps_and_unwraps: StillOld;
+    the_named_key_wraps_and_not_the_newest: Named;
+    a_key_that_is_not_here_does_not_wrap: Named;
+    status_is_asked_anew_at_each_call: Stale;
+    a_created_version_is_the_newest_or_the_remedy_is_told: Created, Speechless;
     a_removed_key_is_an_unknown_key: Removal;
     another_key_of_the_same_name_is_refused: Plain, Kinds;
-    status_names_the_active_key_and_every_available_one: Status;
+    status_names_the_newest_key_and_every_available_one: Status;
     every_kek_starts_with_the_kind: Prefix;
     debug_shows_no_secret: Debug;
 }

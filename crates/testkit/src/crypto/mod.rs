@@ -25,7 +25,7 @@ pub trait KeyEncryptionFixture: Send + Sync {
     /// Another instance with the same keys, as after a restart.
     async fn reopened(&self) -> Arc<dyn KeyEncryption>;
 
-    /// The backend with a new active key beside the old one.
+    /// The backend with a new key beside the old one, which the instances before see too.
     async fn rotated(&self) -> Arc<dyn KeyEncryption>;
 
     /// The backend with the new key alone: the old one was removed.
@@ -57,12 +57,16 @@ macro_rules! key_encryption_conformance {
             another_data_key_id_is_refused,
             a_boundary_between_installation_and_scope_cannot_be_shifted,
             an_old_key_still_unwraps_after_a_rotation,
-            after_a_rotation_the_new_key_wraps,
+            the_newest_key_wraps_and_unwraps,
+            the_named_key_wraps_and_not_the_newest,
+            a_key_that_is_not_here_does_not_wrap,
+            status_is_asked_anew_at_each_call,
+            a_created_version_is_the_newest_or_the_remedy_is_told,
             a_removed_key_is_an_unknown_key,
             a_key_that_never_was_is_an_unknown_key,
             another_backends_key_is_an_unknown_key,
             another_key_of_the_same_name_is_refused,
-            status_names_the_active_key_and_every_available_one,
+            status_names_the_newest_key_and_every_available_one,
             every_kek_starts_with_the_kind,
             debug_shows_no_secret,
         );

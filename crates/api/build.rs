@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use prost::Message;
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tokenward/v1/token_service.proto",
     "tokenward/admin/v1/access_rule_service.proto",
     "tokenward/admin/v1/connection_service.proto",
+    "tokenward/admin/v1/key_service.proto",
     "tokenward/admin/v1/oauth_client_service.proto",
     "tokenward/admin/v1/principal_service.proto",
     "tokenward/admin/v1/tenant_service.proto",

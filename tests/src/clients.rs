@@ -2,6 +2,7 @@
 
 use tokenward_api::admin::v1::access_rule_service_client::AccessRuleServiceClient;
 use tokenward_api::admin::v1::connection_service_client::ConnectionServiceClient;
+use tokenward_api::admin::v1::key_service_client::KeyServiceClient;
 use tokenward_api::admin::v1::o_auth_client_service_client::OAuthClientServiceClient;
 use tokenward_api::admin::v1::principal_service_client::PrincipalServiceClient;
 use tokenward_api::admin::v1::tenant_service_client::TenantServiceClient;
@@ -73,6 +74,11 @@ impl Clients {
     /// Access rules.
     pub fn rules(&self) -> AccessRuleServiceClient<Connected> {
         AccessRuleServiceClient::new(self.0.clone())
+    }
+
+    /// Keys.
+    pub fn keys(&self) -> KeyServiceClient<Connected> {
+        KeyServiceClient::new(self.0.clone())
     }
 
     /// Callers.

@@ -27,6 +27,7 @@ use crate::follow::Following;
 use crate::idle::Checks;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
+use crate::sealer::SealerParts;
 use crate::select::BaseScopes;
 use crate::watched::{ProviderHealth, Watched};
 use crate::{Error, Metrics, Reason, Sealer, Settings, Timer};
@@ -42,6 +43,8 @@ pub struct Parts {
     pub storage: Arc<dyn Storage>,
     /// What wraps data keys.
     pub key_encryption: Arc<dyn KeyEncryption>,
+    /// What else unwraps them, while they move from one backend to another.
+    pub further_encryption: Vec<Arc<dyn KeyEncryption>>,
     /// The configured providers.
     pub providers: Vec<Arc<dyn Provider>>,
     /// The time.
@@ -106,6 +109,7 @@ struct Inner {
     directory: Directory,
     rules: ArcSwap<RuleBook>,
     reloading: tokio::sync::Mutex<()>,
+    working_on_keys: tokio::sync::Mutex<()>,
     clients: Clients,
     flights: Flights,
     unsaved: Unsaved,
@@ -146,8 +150,8 @@ impl Broker {
     /// # Errors
     /// What keeps it from starting, such as a wrong encryption key.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { storage, key_encryption, providers, clock, rng, settings, metrics, journal, timer } =
-            parts;
+        let Parts { storage, key_encryption, further_encryption, providers, clock, .. } = parts;
+        let Parts { rng, settings, metrics, journal, timer, .. } = parts;
         for provider in &providers {
             let (name, timeout) = (&provider.info().name, provider.call_timeout());
             if timeout + LEASE_MARGIN > settings.lease {
@@ -163,14 +167,20 @@ impl Broker {
         // Ahead of all that is read and kept.
         let following = Following::new(storage.end_of_changes().await?, clock.monotonic());
         let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
-        let sealer = Sealer::start(
-            Arc::clone(&storage),
-            key_encryption,
-            Arc::clone(&clock),
+        let sealer = Sealer::start(SealerParts {
+            storage: Arc::clone(&storage),
+            backend: key_encryption,
+            further: further_encryption,
+            clock: Arc::clone(&clock),
             installation,
-            settings.max_cached_data_keys,
-        )
+            max_cached_data_keys: settings.max_cached_data_keys,
+            data_key_ttl: settings.data_key_ttl,
+        })
         .await?;
+        let undecryptable = sealer.undecryptable().clone();
+        metrics.register(|registry| {
+            registry.register("undecryptable_reads", "Stored secrets that did not decrypt", undecryptable);
+        });
         let rules = RuleBook::load(&*storage).await?;
         let watch = |provider| Arc::new(Watched::new(provider, Arc::clone(&clock)));
         let watched: Vec<Arc<Watched>> = providers.into_iter().map(watch).collect();
@@ -184,6 +194,7 @@ impl Broker {
             watched,
             rules: ArcSwap::from_pointee(rules),
             reloading: tokio::sync::Mutex::default(),
+            working_on_keys: tokio::sync::Mutex::default(),
             clients: Clients::new(sender),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
@@ -208,6 +219,8 @@ impl Broker {
             sealer,
         }));
         broker.report_replica().await?;
+        // A rotation that did not see this server in the list yet may have come to its end.
+        broker.sealer().check_active().await?;
         broker.take_over_journal().await?;
         broker.start_maintenance(news);
         Ok(broker)
@@ -390,6 +403,16 @@ impl Broker {
     /// How many connections are in memory, about.
     pub fn cached_connections(&self) -> u64 {
         self.0.directory.len()
+    }
+
+    /// Held by who works on jobs of keys.
+    pub(crate) fn working_on_keys(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.working_on_keys
+    }
+
+    /// Whether this server begins nothing more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.0.stopping.borrow()
     }
 
     pub(crate) fn now(&self) -> tokenward_types::Timestamp {

@@ -238,6 +238,9 @@ impl From<StorageError> for Error {
             ),
             StorageErrorKind::LinkUsed => (Reason::LinkUsed, "this link was used already, or taken back"),
             StorageErrorKind::InUse => (Reason::InUse, "something still needs it"),
+            StorageErrorKind::KeyReplaced => {
+                (Reason::KeyNotReady, "a key was replaced meanwhile: repeat the request")
+            }
             StorageErrorKind::Unavailable | StorageErrorKind::OutcomeUnknown => {
                 (Reason::StorageUnavailable, "the database cannot be reached")
             }

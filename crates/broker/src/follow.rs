@@ -240,7 +240,7 @@ impl Broker {
             return self.reload_issuer_keys().await;
         };
         let (mut tenants, mut connections) = (HashSet::new(), HashSet::new());
-        let (mut rules, mut principals, mut issuer_keys) = (false, false, false);
+        let (mut rules, mut principals, mut issuer_keys, mut keys) = (false, false, false, false);
         for change in changes {
             match change {
                 Change::Tenant(tenant) => {
@@ -253,6 +253,7 @@ impl Broker {
                 Change::AccessRules => rules = true,
                 Change::Principals => principals = true,
                 Change::IssuerKeys => issuer_keys = true,
+                Change::Keys => keys = true,
             }
         }
         if principals {
@@ -278,6 +279,10 @@ impl Broker {
         }
         if issuer_keys {
             self.reload_issuer_keys().await?;
+        }
+        if keys {
+            self.sealer().forget_all();
+            self.wake_key_jobs();
         }
         Ok(())
     }
@@ -426,6 +431,7 @@ impl Broker {
             id: settings.server_id.clone(),
             description: settings.server_description.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            keks: self.sealer().available_keks(),
         };
         let live = self.storage().report_replica(&replica, LIVE_WITHIN).await?;
         self.set_replicas(u32::try_from(live).unwrap_or(u32::MAX));

@@ -62,6 +62,14 @@ impl Broker {
                 }
             })
         });
+        self.every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_key_jobs().await }));
+        self.every(FIRST_TICK, HOUSEKEEPING, |broker| {
+            Box::pin(async move {
+                if let Err(error) = broker.tidy_data_keys().await {
+                    tracing::warn!(%error, detail = error.log_detail(), "cannot tidy data keys");
+                }
+            })
+        });
         self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
     }
 
@@ -69,6 +77,7 @@ impl Broker {
         if let Err(error) = self.sealer().flush_seal_counts().await {
             tracing::warn!(%error, detail = error.log_detail(), "cannot write seal counts");
         }
+        self.sealer().drop_expired();
         if let Err(error) = self.storage().delete_expired(self.now() - KEEP_EXPIRED).await {
             tracing::warn!(%error, "cannot delete expired links");
         }

@@ -39,6 +39,10 @@ pub struct Settings {
     pub max_cached_connections: u64,
     /// How many unwrapped data keys are kept in memory.
     pub max_cached_data_keys: u64,
+    /// How long unwrapped data keys are kept in memory, and so served while the encryption backend is away.
+    pub data_key_ttl: Duration,
+    /// How long data keys that were replaced are kept for results that wait in a journal.
+    pub keep_replaced_data_keys: Duration,
     /// How often one connection's rejected token is looked into.
     pub report_interval: Duration,
     /// How long tokens in memory are given out while the database is away.
@@ -71,6 +75,8 @@ impl Settings {
             backoff_max: Duration::from_secs(300),
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
+            data_key_ttl: Duration::from_secs(3600),
+            keep_replaced_data_keys: Duration::from_secs(24 * 3600),
             report_interval: Duration::from_secs(10),
             max_stale: Duration::from_secs(600),
             idle_check_interval: Duration::from_secs(24 * 3600),

@@ -39,7 +39,8 @@ pub(crate) struct Composed {
 
 /// Puts a server together from a configuration that was checked.
 pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
-    let Checked { config, storage, encryption, providers, issuers, public_url, clock } = checked;
+    let Checked { config, storage, encryption, further_encryption, providers, issuers, public_url, clock } =
+        checked;
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
 
     // 1. The database, with a schema that this program knows.
@@ -56,11 +57,16 @@ pub(crate) async fn compose(checked: Checked) -> Result<Composed, Failure> {
 
     // 4. The encryption backend; starting the broker proves that it has the right keys.
     let key_encryption = encryption.build().await?;
+    let mut further = Vec::new();
+    for backend in further_encryption {
+        further.push(backend.build().await?);
+    }
 
     // 5. The broker; it first stores what a former process left in the journal.
     let parts = Parts {
         storage: Arc::clone(&storage),
         key_encryption,
+        further_encryption: further,
         providers,
         clock: Arc::new(clock.clone()),
         rng,
@@ -206,6 +212,8 @@ fn settings(config: &Config, public_url: Url, server_id: String) -> Settings {
         backoff_max: broker.backoff_max,
         max_cached_connections: broker.max_cached_connections,
         max_cached_data_keys: broker.max_cached_data_keys,
+        data_key_ttl: broker.data_key_ttl,
+        keep_replaced_data_keys: broker.keep_replaced_data_keys,
         report_interval: broker.report_interval,
         max_stale: broker.max_stale,
         idle_check_interval: broker.idle_check_interval,

@@ -108,4 +108,8 @@ fn the_defaults_of_the_broker_are_its_own() {
         (config.allow_shared_accounts, config.max_cached_connections, config.max_cached_data_keys),
         (broker.allow_shared_accounts, broker.max_cached_connections, broker.max_cached_data_keys)
     );
+    assert_eq!(
+        (config.data_key_ttl, config.keep_replaced_data_keys),
+        (broker.data_key_ttl, broker.keep_replaced_data_keys)
+    );
 }

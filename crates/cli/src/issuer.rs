@@ -1,7 +1,7 @@
 //! The keys of the built-in issuer: made at the first start, sealed in the database.
 
 use tokenward_auth::{BuiltinIssuer, BuiltinSettings};
-use tokenward_broker::{INSTALLATION_SCOPE, Place, Sealer};
+use tokenward_broker::{INSTALLATION_SCOPE, Place, Reason, Sealer};
 use tokenward_config::BuiltinIssuer as BuiltinConfig;
 use tokenward_storage::{IssuerKey, Storage};
 use tokenward_types::Clock;
@@ -27,27 +27,66 @@ pub(crate) async fn load(
         create(storage, sealer, clock).await?;
         stored = storage.list_issuer_keys().await?;
     }
-    let mut keys = Vec::new();
-    for IssuerKey { kid, sealed, public_key, .. } in stored {
-        let private_key = sealer.open(place(&kid), &sealed).await.map_err(|error| {
-            Failure::from(error).hint(format!(
-                "it is the private key {kid:?} of the built-in issuer: restore its row in issuer_keys"
-            ))
-        })?;
-        let public_key: [u8; 32] = public_key.as_slice().try_into().map_err(|_| {
-            Failure::new(format!("the stored public key {kid:?} of the built-in issuer is damaged"))
-        })?;
-        keys.push((kid, private_key, public_key));
+    let mut keys = open(sealer, stored).await?;
+    if keys.is_empty() {
+        // Without one nobody gets a caller token. What was signed by the others is refused until their rows are restored.
+        create_another(storage, sealer, clock).await?;
+        keys = open(sealer, storage.list_issuer_keys().await?).await?;
     }
     let settings = BuiltinSettings { iss: builtin.iss.clone(), audience: builtin.audience.clone() };
     let issuer = BuiltinIssuer::from_keys(keys, settings);
     Ok(Some(issuer.map_err(|error| Failure::new(error.to_string()))?))
 }
 
-async fn create(storage: &dyn Storage, sealer: &Sealer, clock: &dyn Clock) -> Result<(), Failure> {
+/// Opens the keys that open. One that does not is reported, and comes back when its row or its data key does.
+async fn open(
+    sealer: &Sealer,
+    stored: Vec<IssuerKey>,
+) -> Result<Vec<(String, zeroize::Zeroizing<Vec<u8>>, [u8; 32])>, Failure> {
+    let mut keys = Vec::new();
+    for IssuerKey { kid, sealed, public_key, .. } in stored {
+        let private_key = match sealer.open(place(&kid), &sealed).await {
+            Ok(private_key) => private_key,
+            Err(error) if error.reason == Reason::StoredDataDamaged => {
+                tracing::error!(
+                    kid,
+                    %error,
+                    detail = error.log_detail(),
+                    "a private key of the built-in issuer does not decrypt, and is left out: restore its row in issuer_keys"
+                );
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Ok(public_key) = <[u8; 32]>::try_from(public_key.as_slice()) else {
+            tracing::error!(
+                kid,
+                "a public key of the built-in issuer is damaged, and is left out: restore its row in issuer_keys"
+            );
+            continue;
+        };
+        keys.push((kid, private_key, public_key));
+    }
+    Ok(keys)
+}
+
+async fn generate(sealer: &Sealer, clock: &dyn Clock) -> Result<IssuerKey, Failure> {
     let (private_key, public_key, kid) = BuiltinIssuer::generate_key();
-    let ciphertext = sealer.seal(place(&kid), &private_key).await?;
-    let key = IssuerKey { kid, sealed: ciphertext, public_key: public_key.to_vec(), created_at: clock.now() };
+    let sealed = sealer.seal(place(&kid), &private_key).await?;
+    Ok(IssuerKey { kid, sealed, public_key: public_key.to_vec(), created_at: clock.now() })
+}
+
+async fn create_another(storage: &dyn Storage, sealer: &Sealer, clock: &dyn Clock) -> Result<(), Failure> {
+    let key = generate(sealer, clock).await?;
+    tracing::error!(
+        kid = key.kid,
+        "made another key for the built-in issuer, because none of the stored ones opens"
+    );
+    Ok(storage.add_issuer_key(&key).await?)
+}
+
+async fn create(storage: &dyn Storage, sealer: &Sealer, clock: &dyn Clock) -> Result<(), Failure> {
+    let key = generate(sealer, clock).await?;
     // `false`: another process was faster, and its key is read next.
     storage.create_first_issuer_key(&key).await?;
     Ok(())

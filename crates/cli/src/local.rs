@@ -48,6 +48,8 @@ pub(crate) struct Checked {
     pub storage: Prepared<Arc<dyn Storage>>,
     /// The encryption backend.
     pub encryption: Prepared<Arc<dyn KeyEncryption>>,
+    /// Further encryption backends, while keys move from one to another.
+    pub further_encryption: Vec<Prepared<Arc<dyn KeyEncryption>>>,
     /// The providers.
     pub providers: Vec<Arc<dyn Provider>>,
     /// The issuers of caller tokens besides the built-in one.
@@ -101,13 +103,17 @@ pub(crate) async fn check(
     let storage = storage(&config, access, &mut problems);
     let (kind, section) = config.encryption();
     let encryption = problems.check(builtins::encryption().prepare(&kind, &section, &()));
+    let mut further_encryption = Vec::new();
+    for (kind, section) in config.further_encryption() {
+        further_encryption.extend(problems.check(builtins::encryption().prepare(&kind, &section, &())));
+    }
     let clock = FollowingClock::new(Arc::new(SystemClock));
     let providers = providers(&config, &clock, &mut problems).await;
     let issuers = issuers(&config, &mut problems);
     check_lease(&config, &providers, &mut problems);
     let parts = storage.zip(encryption).zip(config.public_url().ok());
     let ((storage, encryption), public_url) = take(parts, problems)?;
-    Ok(Checked { config, storage, encryption, providers, issuers, public_url, clock })
+    Ok(Checked { config, storage, encryption, further_encryption, providers, issuers, public_url, clock })
 }
 
 fn take<T>(value: Option<T>, mut problems: Problems) -> Result<T, Problems> {

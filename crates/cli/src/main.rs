@@ -29,6 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    process::forbid_core_dumps();
     runtime::install_crypto();
     telemetry::install_panic_hook();
     runtime::run(&args.command, commands::run(&args.command))

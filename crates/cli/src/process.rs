@@ -1,6 +1,17 @@
-//! This process, for people who look at the list of servers.
+//! This process: what it may leave behind, and how it is called in the list of servers.
 
 use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// A core dump would put every key and token in memory on a disk. For good: nothing raises a hard limit again.
+pub(crate) fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        // Logging is not set up yet, and lowering a limit is refused nowhere that is known.
+        eprintln!("core dumps cannot be turned off: {error}");
+    }
+}
 
 /// Host and process.
 pub(crate) fn describe() -> String {
@@ -17,6 +28,13 @@ fn host_name(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_core_is_dumped() {
+        forbid_core_dumps();
+        let limit = rustix::process::getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
 
     #[test]
     fn a_process_is_described_by_number_and_host() {

@@ -108,6 +108,8 @@ impl Config {
             ("backoff_base", broker.backoff_base, Duration::from_millis(100), broker.backoff_max),
             ("backoff_max", broker.backoff_max, second, hour),
             ("report_interval", broker.report_interval, second, hour),
+            ("data_key_ttl", broker.data_key_ttl, minute, 7 * day),
+            ("keep_replaced_data_keys", broker.keep_replaced_data_keys, minute, 90 * day),
         ] {
             check_range(problems, &format!("broker.{option}"), value, least, most);
         }

@@ -12,6 +12,9 @@ use url::Url;
 
 use crate::{Address, InvalidAddress};
 
+/// The sections of further encryption backends, below `[encryption]`.
+const FURTHER_ENCRYPTION: [&str; 2] = ["next", "previous"];
+
 /// The whole configuration. Serialized it shows everything but the backends' sections, which may hold secrets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -77,7 +80,28 @@ impl Config {
 
     /// The encryption backend's kind and section.
     pub fn encryption(&self) -> (String, Section) {
-        self.encryption.section("encryption", "encryption", "local")
+        let (kind, mut section) = self.encryption.section("encryption", "encryption", "local");
+        for name in FURTHER_ENCRYPTION {
+            section.values.remove(name);
+        }
+        (kind, section)
+    }
+
+    /// The kinds and sections of further encryption backends that are open, `[encryption.next]` and `[encryption.previous]`:
+    /// where keys are about to move to, and where they came from.
+    pub fn further_encryption(&self) -> Vec<(String, Section)> {
+        let further = FURTHER_ENCRYPTION.iter().filter_map(|name| {
+            let at = format!("encryption.{name}");
+            match self.encryption.0.get(*name)? {
+                Value::Object(values) => Some(Backend(values.clone()).section(&at, "encryption", "local")),
+                // What is no section has no kind that there is.
+                _ => Some((
+                    "(not a section)".to_owned(),
+                    Section { at, name: (*name).to_owned(), values: Map::new() },
+                )),
+            }
+        });
+        further.collect()
     }
 
     /// The providers' kinds and sections; `hubspot` when none is configured.
@@ -354,6 +378,12 @@ pub struct Broker {
     pub max_cached_connections: u64,
     /// How many unwrapped data keys are kept in memory.
     pub max_cached_data_keys: u64,
+    /// How long they are, and so served while the encryption backend is away.
+    #[serde(with = "duration")]
+    pub data_key_ttl: Duration,
+    /// How long data keys that were replaced are kept for results that wait in a journal.
+    #[serde(with = "duration")]
+    pub keep_replaced_data_keys: Duration,
     /// How often one connection's rejected token is looked into.
     #[serde(with = "duration")]
     pub report_interval: Duration,
@@ -382,6 +412,8 @@ impl Default for Broker {
             backoff_max: Duration::from_mins(5),
             max_cached_connections: 200_000,
             max_cached_data_keys: 10_000,
+            data_key_ttl: Duration::from_hours(1),
+            keep_replaced_data_keys: Duration::from_hours(24),
             report_interval: Duration::from_secs(10),
             journal_dir: None,
             idle_check_interval: Duration::from_hours(24),

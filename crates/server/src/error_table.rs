@@ -426,6 +426,7 @@ mod tests {
             ("STATE_STALE", Unavailable, 503, RETRY),
             ("ENCRYPTION_UNAVAILABLE", Unavailable, 503, RETRY),
             ("STORED_DATA_DAMAGED", DataLoss, 500, NO),
+            ("KEY_NOT_READY", FailedPrecondition, 409, NO),
             ("OVERLOADED", ResourceExhausted, 503, RETRY),
             ("DEADLINE_EXCEEDED", DeadlineExceeded, 504, RETRY),
             ("NOT_FOUND", NotFound, 404, NO),

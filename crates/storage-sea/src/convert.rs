@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokenward_storage::{ClientSecretState, ConnectionKind, ConnectionState, PauseCause, TenantState};
+use tokenward_storage::{
+    ClientSecretState, ConnectionKind, ConnectionState, KekState, KeyJobKind, KeyJobState, KeyJobStep,
+    PauseCause, TenantState,
+};
 use tokenward_types::Scopes;
 
 use crate::error::Inconsistent;
@@ -32,6 +35,10 @@ macro_rules! words {
 
 words!(TenantState { Active = "active", Suspended = "suspended" });
 words!(ClientSecretState { Enabled = "enabled", Active = "active", Retired = "retired" });
+words!(KekState { DecryptOnly = "decrypt_only", Active = "active", Retired = "retired" });
+words!(KeyJobKind { Rotate = "rotate", RotateData = "rotate_data", Verify = "verify" });
+words!(KeyJobState { Running = "running", Done = "done", Failed = "failed" });
+words!(KeyJobStep { Spreading = "spreading", Working = "working" });
 words!(ConnectionKind { OAuth = "oauth", Static = "static" });
 words!(PauseCause { RateLimited = "rate_limited", Credentials = "credentials", Unexpected = "unexpected" });
 words!(ConnectionState {

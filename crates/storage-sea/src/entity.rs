@@ -50,6 +50,10 @@ entity!(data_keys, "data_keys", {
     active: bool,
     seals: i64,
     created_at: i64,
+    replaced_at: Option<i64>,
+    retiring_job: Option<String>,
+    settled_job: Option<String>,
+    checked_job: Option<String>,
 });
 
 entity!(kek_checks, "kek_checks", {
@@ -57,6 +61,47 @@ entity!(kek_checks, "kek_checks", {
     kek: String,
     wrapped: Vec<u8>,
     created_at: i64,
+});
+
+entity!(keks, "keks", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    kek: String,
+    state: String,
+    created_at: i64,
+    activated_at: Option<i64>,
+    replaced_at: Option<i64>,
+    unused_since: Option<i64>,
+    retired_at: Option<i64>,
+});
+
+entity!(key_jobs, "key_jobs", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: String,
+    kind: String,
+    state: String,
+    step: String,
+    kek: String,
+    scope: String,
+    created_by: String,
+    created_at: i64,
+    updated_at: i64,
+    finished_at: Option<i64>,
+    total: i64,
+    done: i64,
+    skipped: i64,
+    cursor_scope: String,
+    cursor_id: i32,
+    message: String,
+});
+
+entity!(key_findings, "key_findings", {
+    #[sea_orm(primary_key, auto_increment = false)]
+    job_id: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    scope: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    place: String,
+    problem: String,
 });
 
 entity!(tenants, "tenants", {
@@ -274,4 +319,5 @@ entity!(replicas, "replicas", {
     version: String,
     started_at: i64,
     seen_at: i64,
+    keks: Option<String>,
 });

@@ -117,6 +117,12 @@ pub trait PrincipalStore: Send + Sync {
     /// Inserts the first issuer key: of many at once one gets through. `false` when there is one already.
     async fn create_first_issuer_key(&self, key: &IssuerKey) -> Result<bool>;
 
+    /// Stores another key, beside those that there are.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one with this identifier.
+    async fn add_issuer_key(&self, key: &IssuerKey) -> Result<()>;
+
     /// Issuer keys, newest first.
     async fn list_issuer_keys(&self) -> Result<Vec<IssuerKey>>;
 }

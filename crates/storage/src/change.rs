@@ -23,6 +23,8 @@ pub enum Change {
     Principals,
     /// A key of the built-in issuer was made.
     IssuerKeys,
+    /// Data keys were replaced, another key-encryption key became the active one, or a job of keys began.
+    Keys,
 }
 
 /// How far a reader has read. Only the database that gave it knows what it means.

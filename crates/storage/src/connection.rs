@@ -234,10 +234,12 @@ pub trait ConnectionStore: Send + Sync {
         account: &AccountId,
     ) -> Result<Option<Connection>>;
 
-    /// All connections of one tenant that are not revoked, in order of their identifiers, at most 1,000.
+    /// All connections of one tenant that are not revoked, in order of their identifiers, at most 1,000. A row that no version
+    /// of this program wrote, such as one with an unknown state, is reported and left out.
     async fn list_tenant_connections(&self, tenant: &TenantId) -> Result<Vec<Connection>>;
 
-    /// Connections that pass the filter, in order of tenant and identifier.
+    /// Connections that pass the filter, in order of tenant and identifier. A row that no version of this program wrote is
+    /// reported and left out.
     async fn list_connections(
         &self,
         filter: &ConnectionFilter,

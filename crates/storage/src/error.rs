@@ -14,6 +14,8 @@ pub enum StorageErrorKind {
     LinkUsed,
     /// Something still refers to the row.
     InUse,
+    /// The key under which this was sealed or wrapped was replaced meanwhile: seal or wrap it anew.
+    KeyReplaced,
     /// The database cannot be reached, is overloaded or timed out: worth another try.
     Unavailable,
     /// The database was away while a transaction committed: it may or may not have happened.
@@ -77,6 +79,7 @@ impl fmt::Display for StorageError {
             StorageErrorKind::AccountTaken => "account belongs to another tenant",
             StorageErrorKind::LinkUsed => "the connect link was used or taken back meanwhile",
             StorageErrorKind::InUse => "still in use",
+            StorageErrorKind::KeyReplaced => "the key was replaced meanwhile",
             StorageErrorKind::Unavailable => "database unavailable",
             StorageErrorKind::OutcomeUnknown => "database went away, outcome unknown",
             StorageErrorKind::Inconsistent => "inconsistent data",

@@ -19,6 +19,8 @@ mod context;
 mod error;
 mod idle;
 mod installation;
+mod key_job;
+mod keys;
 mod oauth_client;
 mod page;
 mod refresh;
@@ -40,7 +42,12 @@ pub use connection::{
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
 pub use idle::{CheckStore, DueCheck};
-pub use installation::{DataKeyRecord, InstallationStore, KekCheck, KeyStore, Mark, SchemaStatus};
+pub use installation::{InstallationStore, Mark, SchemaStatus};
+pub use key_job::{Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob};
+pub use keys::{
+    DataKeyRecord, DataKeyState, Kek, KekCheck, KekState, KeyStore, RetireOutcome, Rewrap, SealedColumn,
+    SealedField, SealedSwap,
+};
 pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
 pub use page::{MAX_PAGE_SIZE, Page, PageRequest};
 pub use refresh::{Attempt, BeginAttempt, CommitOutcome, FENCE_JUMP, RefreshCommit, RefreshStore, Spare};
@@ -57,6 +64,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 pub trait Storage:
     InstallationStore
     + KeyStore
+    + KeyJobStore
     + TenantStore
     + OAuthClientStore
     + ConnectionStore
@@ -74,6 +82,8 @@ pub trait Storage:
 impl<T> Storage for T where
     T: InstallationStore
         + KeyStore
+        + KeyJobStore
+        + KeyJobStore
         + TenantStore
         + OAuthClientStore
         + ConnectionStore

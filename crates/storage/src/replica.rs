@@ -14,6 +14,8 @@ pub struct Replica {
     pub description: String,
     /// The version of the program.
     pub version: String,
+    /// The key-encryption keys that it can open; none where it is of a version that does not say.
+    pub keks: Vec<String>,
 }
 
 /// A server that reported lately.
@@ -30,8 +32,8 @@ pub struct LiveReplica {
 /// The servers that share the database. Each reports every few seconds; nothing else is known of them.
 #[async_trait]
 pub trait ReplicaStore: Send + Sync {
-    /// Notes that a server lives. The first report of an identifier is its start; later ones keep that, and replace description
-    /// and version. Returns how many servers reported within `within`, this one included.
+    /// Notes that a server lives. The first report of an identifier is its start; later ones keep that, and replace the
+    /// rest. Returns how many servers reported within `within`, this one included.
     async fn report_replica(&self, replica: &Replica, within: Duration) -> Result<u64>;
 
     /// The servers that reported within `within` by the database's clock, in order of their identifiers.

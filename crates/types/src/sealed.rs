@@ -12,6 +12,14 @@ impl Sealed {
         &self.0
     }
 
+    /// The data key that the header names, in an envelope of the format that is written today. Nothing is authenticated.
+    pub fn data_key(&self) -> Option<i32> {
+        match self.0.split_first_chunk::<5>() {
+            Some(([1, id @ ..], rest)) if rest.len() >= 28 => Some(i32::from_be_bytes(*id)),
+            _ => None,
+        }
+    }
+
     /// The stored bytes, without a copy.
     pub fn into_vec(self) -> Vec<u8> {
         self.0.into_vec()

@@ -1,12 +1,14 @@
 //! What operators and admins change: validate, store, write an audit event, drop what memory knows.
 
 mod access_rules;
+mod keys;
 mod oauth_clients;
 mod principals;
 mod tenants;
 mod validate;
 
 pub use access_rules::{AccessRuleChange, NewAccessRule};
+pub use keys::KekInfo;
 pub use oauth_clients::{NewOAuthClient, OAuthClientChange};
 pub use tenants::{NewTenant, TenantChange};
 

@@ -131,6 +131,12 @@ impl Waiting {
         self.commit = Some(Arc::clone(&commit));
         match broker.start_commit(&commit).await {
             Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(error)) if error.reason == Reason::KeyNotReady => {
+                // The data key that sealed it is gone: the plain tokens are sealed under the one that took its place.
+                broker.sealer().forget(self.row.tenant.as_str());
+                self.commit = None;
+                Err(error)
+            }
             Ok(Err(error)) => {
                 if self.entry.is_none() {
                     self.entry = broker.journal_commit(&commit).await;

@@ -190,7 +190,7 @@ async fn a_broker_with_a_key_that_the_others_lack_is_refused_on_an_empty_databas
     let error =
         world.broker_on(&storage, "2:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=").await.err().unwrap();
     assert_eq!(error.reason, Reason::StoredDataDamaged);
-    assert!(error.message.contains("encrypted with other keys"), "{error}");
+    assert!(error.message.contains("encrypted with local:1"), "{error}");
     let both =
         "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n2:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
     world.broker_on(&storage, both).await.unwrap();

@@ -8,5 +8,6 @@ mod get_token;
 mod grants;
 mod herds;
 mod idle;
+mod keys;
 mod selection;
 mod world;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokenward_broker::admin::{NewAccessRule, NewOAuthClient, NewTenant};
 use tokenward_broker::{Actor, Broker, Error, Metrics, Parts, RuntimeTimer, Settings, Token, TokenRequest};
+use tokenward_crypto::KeyEncryption;
 use tokenward_hubspot_sim::{ClockKind, GrantRequest, HubspotSim, RunningSim, SimConfig, SimHandle};
 use tokenward_plugin::Section;
 use tokenward_provider::ProviderContext;
@@ -227,6 +228,14 @@ impl World {
         broker(&self.storage, &self.clock, &self.key, &self.provider, tune).await
     }
 
+    /// The same database under a new broker that has further encryption backends open.
+    pub(crate) async fn restart_among(&mut self, further: Vec<Arc<dyn KeyEncryption>>) {
+        self.broker.shutdown(Duration::from_secs(5)).await;
+        let broker =
+            broker_among(further, &self.storage, &self.clock, &self.key, &self.provider, |_| {}).await;
+        self.broker = broker.unwrap();
+    }
+
     /// A broker on another database.
     pub(crate) async fn broker_on(&self, storage: &Arc<dyn Storage>, key: &str) -> Result<Broker, Error> {
         broker(storage, &self.clock, key, &self.provider, |_| {}).await
@@ -264,6 +273,17 @@ async fn broker(
     provider: &serde_json::Value,
     tune: impl FnOnce(&mut Settings),
 ) -> Result<Broker, Error> {
+    broker_among(Vec::new(), storage, clock, key, provider, tune).await
+}
+
+async fn broker_among(
+    further_encryption: Vec<Arc<dyn KeyEncryption>>,
+    storage: &Arc<dyn Storage>,
+    clock: &ManualClock,
+    key: &str,
+    provider: &serde_json::Value,
+    tune: impl FnOnce(&mut Settings),
+) -> Result<Broker, Error> {
     let key_encryption =
         build(tokenward_crypto_local::local(), &(), &section("encryption", json!({"key": key}))).await;
     let context = ProviderContext { clock: Arc::new(clock.clone()) };
@@ -275,6 +295,7 @@ async fn broker(
     Broker::start(Parts {
         storage: Arc::clone(storage),
         key_encryption,
+        further_encryption,
         providers: vec![provider],
         clock: Arc::new(clock.clone()),
         rng: Arc::new(SeededRng::new(7)),

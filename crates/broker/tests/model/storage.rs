@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use tokenward_broker::{Broker, Place};
 use tokenward_storage::{
     AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BeginPause, BlockedPrincipal,
-    BudgetStore, CallPause, ChangeCursor, ChangeStore, Changes, CheckStore, ClientSecretRecord,
+    BudgetStore, CallPause, ChangeCursor, ChangeStore, Changes, CheckStore, Claim, ClientSecretRecord,
     CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore, Connection, ConnectionFilter, ConnectionKind,
-    ConnectionMark, ConnectionState, ConnectionStore, Consent, ConsumeOutcome, DataKeyRecord, DueCheck,
-    InstallationStore, IssuerKey, KekCheck, KeyStore, LiveReplica, Mark, OAuthClient, OAuthClientStore, Page,
-    PageRequest, PendingGrant, PrincipalStore, RefreshCommit, RefreshStore, Replica, ReplicaStore,
-    ReserveCalls, Reserved, Result, Revocation, SchemaStatus, Spare, StateChange, Storage, StorageError,
-    StorageErrorKind, Tenant, TenantStore, Version,
+    ConnectionMark, ConnectionState, ConnectionStore, Consent, ConsumeOutcome, DataKeyRecord, DataKeyState,
+    DueCheck, InstallationStore, IssuerKey, Kek, KekCheck, KeyFinding, KeyJob, KeyJobState, KeyJobStore,
+    KeyStore, LiveReplica, Mark, NewKeyJob, OAuthClient, OAuthClientStore, Page, PageRequest, PendingGrant,
+    PrincipalStore, RefreshCommit, RefreshStore, Replica, ReplicaStore, ReserveCalls, Reserved, Result,
+    RetireOutcome, Revocation, Rewrap, SchemaStatus, SealedField, SealedSwap, Spare, StateChange, Storage,
+    StorageError, StorageErrorKind, Tenant, TenantStore, Version,
 };
 use tokenward_types::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, OAuthClientId, Principal, ProviderName, TenantId,
@@ -147,6 +148,33 @@ plain! {
         fn add_seals(scope: &str, id: i32, seals: i64) -> Option<i64>;
         fn create_kek_check(check: &KekCheck, seen: usize) -> bool;
         fn list_kek_checks() -> Vec<KekCheck>;
+        fn list_data_keys_of(scopes: &[String]) -> Vec<DataKeyRecord>;
+        fn note_kek(kek: &str) -> ();
+        fn list_keks() -> Vec<Kek>;
+        fn activate_kek(kek: &str, former: Option<&str>) -> bool;
+        fn retire_kek(kek: &str) -> RetireOutcome;
+        fn note_unused_keks() -> ();
+        fn rewrap_data_keys(job: &str, rewraps: &[Rewrap]) -> u64;
+        fn replace_data_keys(keys: &[DataKeyRecord]) -> ();
+        fn list_data_key_states(page: &PageRequest) -> Page<DataKeyState>;
+        fn count_sealed(scopes: &[String]) -> Vec<(String, i32, u64)>;
+        fn read_sealed(scopes: &[String]) -> Vec<SealedField>;
+        fn swap_sealed(swaps: &[SealedSwap]) -> u64;
+        fn replaced_data_keys(ago: Duration, limit: u32) -> Vec<(String, i32)>;
+        fn remove_data_keys(keys: &[(String, i32)]) -> u64;
+    }
+    KeyJobStore {
+        fn create_key_job(job: &NewKeyJob) -> (KeyJob, bool);
+        fn get_key_job(id: &str) -> Option<KeyJob>;
+        fn list_key_jobs(page: &PageRequest) -> Page<KeyJob>;
+        fn running_key_jobs() -> Vec<KeyJob>;
+        fn start_working(id: &str) -> bool;
+        fn note_key_job(id: &str, message: &str) -> ();
+        fn finish_key_job(id: &str, state: KeyJobState, message: &str) -> bool;
+        fn claim_data_keys(id: &str, limit: u32) -> Claim;
+        fn settle_data_keys(id: &str, keys: &[(String, i32)], skipped: bool) -> ();
+        fn add_key_findings(id: &str, findings: &[KeyFinding]) -> ();
+        fn list_key_findings(id: &str, limit: u32) -> Vec<KeyFinding>;
     }
     TenantStore {
         fn create_tenant(tenant: &Tenant) -> Tenant;
@@ -191,6 +219,7 @@ plain! {
         fn unblock_principal(principal: &Principal) -> bool;
         fn list_blocked_principals(page: &PageRequest) -> Page<BlockedPrincipal>;
         fn create_first_issuer_key(key: &IssuerKey) -> bool;
+        fn add_issuer_key(key: &IssuerKey) -> ();
         fn list_issuer_keys() -> Vec<IssuerKey>;
     }
     ChangeStore {

@@ -184,6 +184,7 @@ impl<'a> World<'a> {
         let broker = Broker::start(Parts {
             storage: Arc::new(storage),
             key_encryption: Arc::clone(&self.stage.keys),
+            further_encryption: Vec::new(),
             providers: vec![Arc::new(line)],
             clock,
             rng: Arc::new(SeededRng::new(self.seed.wrapping_mul(1000) + actor)),

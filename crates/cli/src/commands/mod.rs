@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Migrate(migrate::MigrateArgs),
     /// Look at the configuration.
     Config(config::ConfigArgs),
-    /// Make encryption keys.
+    /// Make, rotate, check and retire encryption keys.
     Key(key::KeyArgs),
     /// Manage tenants.
     Tenant(tenant::TenantArgs),
@@ -65,7 +65,7 @@ pub(crate) async fn run(command: &Command) -> Result<(), Failure> {
         Command::Dev(args) => crate::dev::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Config(args) => config::run(args).await,
-        Command::Key(args) => key::run(args),
+        Command::Key(args) => key::run(args).await,
         Command::Tenant(args) => tenant::run(args).await,
         Command::OauthClient(args) => oauth_client::run(args).await,
         Command::Connection(args) => connection::run(args).await,

@@ -9,7 +9,7 @@ use tokenward_api::admin::v1::{
     BlockPrincipalRequest, BlockedPrincipal, IssueCallerTokenRequest, ListBlockedPrincipalsRequest, Role,
     UnblockPrincipalRequest,
 };
-use tokenward_broker::Sealer;
+use tokenward_broker::{Sealer, SealerParts};
 use tokenward_storage::SchemaStatus;
 use tokenward_types::{Clock, SystemClock, SystemRng, generate_suffix};
 
@@ -167,7 +167,8 @@ pub(super) async fn run(args: &PrincipalArgs) -> Result<(), Failure> {
 }
 
 async fn bootstrap_admin(source: &ConfigSource, subject: &str, ttl: Duration) -> Result<(), Failure> {
-    let Checked { config, storage, encryption, .. } = source.check(Access::Shared).await?;
+    let Checked { config, storage, encryption, further_encryption, .. } =
+        source.check(Access::Shared).await?;
     let clock = Arc::new(SystemClock);
     let storage = storage.build().await?;
     if storage.schema_status().await? != SchemaStatus::Current {
@@ -176,14 +177,19 @@ async fn bootstrap_admin(source: &ConfigSource, subject: &str, ttl: Duration) ->
     }
     let installation = storage.installation_id(&generate_suffix(&*clock, &SystemRng)).await?;
     let backend = encryption.build().await?;
-    let max_keys = config.broker.max_cached_data_keys;
-    let sealer = Sealer::start(
-        Arc::clone(&storage),
+    let mut further = Vec::new();
+    for backend in further_encryption {
+        further.push(backend.build().await?);
+    }
+    let sealer = Sealer::start(SealerParts {
+        storage: Arc::clone(&storage),
         backend,
-        Arc::clone(&clock) as Arc<dyn Clock>,
+        further,
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
         installation,
-        max_keys,
-    )
+        max_cached_data_keys: config.broker.max_cached_data_keys,
+        data_key_ttl: config.broker.data_key_ttl,
+    })
     .await?;
     let issuer =
         crate::issuer::load(&config.builtin_issuer, &*storage, &sealer, &*clock).await?.ok_or_else(|| {

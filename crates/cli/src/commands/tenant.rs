@@ -185,10 +185,26 @@ pub(super) async fn run(args: &TenantArgs) -> Result<(), Failure> {
             let request =
                 DeleteTenantRequest { tenant_id: tenant.clone(), etag: etag.clone(), force: *force };
             client.delete_tenant(request).await?;
-            return output.done(&format!("deleted tenant {tenant}"));
+            let keys = super::key::needed_by_backups(args.admin.client()?).await;
+            return output.done(&format!("deleted tenant {tenant}\n{}", what_stays(&keys)));
         }
     };
     output.one(&View::from(tenant.into_inner()))
+}
+
+/// What a deletion does not reach, and until when it stays readable.
+fn what_stays(keys: &[String]) -> String {
+    let keys = if keys.is_empty() {
+        "the encryption keys that wrapped its data key exist (`tokenward key status` names them)".to_owned()
+    } else {
+        format!("one of these encryption keys exists: {}", keys.join(", "))
+    };
+    format!(
+        "Its connections, tokens and data keys are gone from the database. What stays readable:\n\
+         - access tokens that were given out before, until they expire\n\
+         - backups from before now, as long as {keys}\n\
+         To end that: `tokenward key rotate`, then `tokenward key retire` and destroy every copy of the former key"
+    )
 }
 
 fn to_state(tenant: &str, state: State) -> UpdateTenantRequest {

@@ -96,6 +96,17 @@ methods! {
         "UnblockPrincipal": ADMINISTER,
         "ListBlockedPrincipals": READ,
     }
+    "tokenward.admin.v1.KeyService" {
+        "ListEncryptionKeys": READ,
+        "ListDataKeys": READ,
+        "RotateEncryptionKey": ADMINISTER,
+        "RotateDataKeys": ADMINISTER,
+        "VerifyStoredSecrets": ADMINISTER,
+        "RetireEncryptionKey": ADMINISTER,
+        "GetKeyJob": READ,
+        "ListKeyJobs": READ,
+        "ListKeyFindings": READ,
+    }
 }
 
 /// Whether a path belongs to gRPC health or reflection, which need no caller token.

@@ -5,6 +5,7 @@ mod call;
 mod connection_service;
 mod convert;
 mod direct;
+mod key_service;
 mod layer;
 mod mask;
 mod methods;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use tokenward_api::admin::v1::access_rule_service_server::AccessRuleServiceServer;
 use tokenward_api::admin::v1::connection_service_server::ConnectionServiceServer;
+use tokenward_api::admin::v1::key_service_server::KeyServiceServer;
 use tokenward_api::admin::v1::o_auth_client_service_server::OAuthClientServiceServer;
 use tokenward_api::admin::v1::principal_service_server::PrincipalServiceServer;
 use tokenward_api::admin::v1::tenant_service_server::TenantServiceServer;
@@ -38,6 +40,7 @@ use tonic_health::server::HealthReporter;
 
 use access_rule_service::AccessRules;
 use connection_service::Connections;
+use key_service::Keys;
 pub(crate) use layer::CallService;
 use layer::Gate;
 use oauth_client_service::OAuthClients;
@@ -63,6 +66,7 @@ const ADMIN_NAMES: &[&str] = &[
     <ConnectionServiceServer<Connections> as NamedService>::NAME,
     <AccessRuleServiceServer<AccessRules> as NamedService>::NAME,
     <PrincipalServiceServer<Principals> as NamedService>::NAME,
+    <KeyServiceServer<Keys> as NamedService>::NAME,
 ];
 
 /// What health checks may ask about; nothing stands for the whole process.
@@ -179,6 +183,7 @@ impl Services {
                     AccessRuleServiceServer::new(AccessRules(broker()))
                         .max_decoding_message_size(MAX_MESSAGE),
                 )
+                .add_service(KeyServiceServer::new(Keys(broker())).max_decoding_message_size(MAX_MESSAGE))
                 .add_service(PrincipalServiceServer::new(principals).max_decoding_message_size(MAX_MESSAGE));
         self.finish(routes, reflection, ADMIN_NAMES, max_calls)
     }

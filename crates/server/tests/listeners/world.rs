@@ -136,6 +136,7 @@ pub(crate) async fn parts(config: ServerConfig) -> (ServerParts, ManualClock, Ru
     let broker = Broker::start(Parts {
         storage,
         key_encryption: build(tokenward_crypto_local::local(), &(), &encryption).await,
+        further_encryption: Vec::new(),
         providers: vec![provider],
         clock: Arc::new(clock.clone()),
         rng: Arc::new(SeededRng::new(7)),

@@ -13,6 +13,7 @@ mod m0001_initial;
 mod m0002_changes;
 mod m0003_budgets;
 mod m0004_marks;
+mod m0005_keys;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_changes::Migration),
             Box::new(m0003_budgets::Migration),
             Box::new(m0004_marks::Migration),
+            Box::new(m0005_keys::Migration),
         ]
     }
 }

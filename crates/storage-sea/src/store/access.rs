@@ -11,7 +11,7 @@ use super::SeaStorage;
 use crate::convert::{Row, to_json};
 use crate::entity::{access_rules, blocked_principals, issuer_keys};
 use crate::error::Inconsistent;
-use crate::session::cursor;
+use crate::session::{Tx, cursor};
 
 /// The word and the JSON that a selector is stored as.
 fn selector_columns(selector: &TenantSelector) -> (&'static str, String) {
@@ -222,16 +222,18 @@ impl PrincipalStore for SeaStorage {
         if tx.exists(issuer_keys::Entity::find()).await? {
             return Ok(false);
         }
-        tx.insert(issuer_keys::Model {
-            kid: key.kid.clone(),
-            sealed: key.sealed.as_bytes().to_vec(),
-            public_key: key.public_key.clone(),
-            created_at: key.created_at.as_micros(),
-        })
-        .await?;
+        insert_issuer_key(&tx, key).await?;
         tx.log(&Change::IssuerKeys).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    #[tracing::instrument(name = "db.issuer_key.add", level = "debug", skip_all)]
+    async fn add_issuer_key(&self, key: &IssuerKey) -> Result<()> {
+        let tx = self.db.begin("issuer_key.add").await?;
+        insert_issuer_key(&tx, key).await?;
+        tx.log(&Change::IssuerKeys).await?;
+        tx.commit().await
     }
 
     #[tracing::instrument(name = "db.issuer_key.list", level = "debug", skip_all)]
@@ -240,4 +242,15 @@ impl PrincipalStore for SeaStorage {
         let keys = issuer_keys::Entity::find().order_by_desc(Column::CreatedAt).order_by_desc(Column::Kid);
         self.db.read("issuer_key.list").all(keys).await
     }
+}
+
+async fn insert_issuer_key(tx: &Tx, key: &IssuerKey) -> Result<()> {
+    tx.hold_data_keys("_installation", &[Some(&key.sealed)]).await?;
+    tx.insert(issuer_keys::Model {
+        kid: key.kid.clone(),
+        sealed: key.sealed.as_bytes().to_vec(),
+        public_key: key.public_key.clone(),
+        created_at: key.created_at.as_micros(),
+    })
+    .await
 }

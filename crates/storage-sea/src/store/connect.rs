@@ -156,6 +156,7 @@ impl ConnectStore for SeaStorage {
         if tx.check(open.count(&tx.conn).await)? >= u64::from(MAX_OPEN_ATTEMPTS) {
             return Err(tx.error(StorageErrorKind::InUse).detail("too many attempts of this link are open"));
         }
+        tx.hold_data_keys(attempt.tenant.as_str(), &[attempt.pkce_verifier.as_ref()]).await?;
         tx.insert(connect_attempts::Model {
             tenant_id: attempt.tenant.to_string(),
             state_hash: attempt.state_hash.to_vec(),
@@ -207,6 +208,8 @@ impl ConnectStore for SeaStorage {
     #[tracing::instrument(name = "db.pending_grant.save", level = "debug", skip_all)]
     async fn save_pending_grant(&self, grant: &PendingGrant) -> Result<()> {
         let tx = self.db.begin("pending_grant.save").await?;
+        let sealed = [Some(&grant.access_token), grant.refresh_token.as_ref()];
+        tx.hold_data_keys(grant.tenant.as_str(), &sealed).await?;
         tx.insert(pending_grants::Model {
             tenant_id: grant.tenant.to_string(),
             id: grant.id.clone(),

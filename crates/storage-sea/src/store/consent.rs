@@ -22,6 +22,8 @@ impl SeaStorage {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
         tx.lock(&account_lock(&consent.provider, &consent.account)).await?;
+        let sealed = [Some(&consent.tokens.access_token), consent.tokens.refresh_token.as_ref()];
+        tx.hold_data_keys(consent.tenant.as_str(), &sealed).await?;
         use_up_link(&tx, consent).await?;
         if consent.exclusive_account && is_taken(&tx, consent).await? {
             return Err(tx.error(StorageErrorKind::AccountTaken));

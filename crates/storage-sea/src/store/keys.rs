@@ -1,12 +1,23 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
-use tokenward_storage::{DataKeyRecord, KekCheck, KeyStore, Result};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+};
+use tokenward_storage::{
+    DataKeyRecord, DataKeyState, Kek, KekCheck, KeyStore, Page, PageRequest, Result, RetireOutcome, Rewrap,
+    SealedField, SealedSwap,
+};
 use tokenward_types::{TenantId, Timestamp};
 
-use super::SeaStorage;
-use crate::entity::{data_keys, kek_checks};
+use super::keks::hold_kek;
+use super::{SeaStorage, sealed};
+use crate::dialect::{self, micros};
+use crate::entity::{data_keys, kek_checks, keks};
 use crate::error::Inconsistent;
+use crate::session::{cursor, cut, page_size};
 
 impl TryFrom<data_keys::Model> for DataKeyRecord {
     type Error = Inconsistent;
@@ -32,6 +43,49 @@ impl TryFrom<kek_checks::Model> for KekCheck {
     }
 }
 
+impl TryFrom<data_keys::Model> for DataKeyState {
+    type Error = Inconsistent;
+
+    fn try_from(row: data_keys::Model) -> Result<Self, Inconsistent> {
+        Ok(Self {
+            scope: row.scope,
+            id: row.id,
+            kek: row.kek,
+            active: row.active,
+            seals: row.seals,
+            created_at: Timestamp::from_micros(row.created_at),
+            replaced_at: row.replaced_at.map(Timestamp::from_micros),
+        })
+    }
+}
+
+/// A data key's row.
+pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
+    data_keys::Model {
+        // What cannot be a tenant's identifier is the scope of the installation.
+        tenant_id: TenantId::parse(&key.scope).ok().map(|tenant| tenant.to_string()),
+        scope: key.scope.clone(),
+        id: key.id,
+        kek: key.kek.clone(),
+        wrapped: key.wrapped.clone(),
+        active: key.active,
+        seals: key.seals,
+        created_at: key.created_at.as_micros(),
+        replaced_at: None,
+        retiring_job: None,
+        settled_job: None,
+        checked_job: None,
+    }
+}
+
+/// Data keys that come after one in order of scope and identifier.
+pub(super) fn is_after(scope: &str, id: i32) -> Condition {
+    use data_keys::Column;
+    Condition::any()
+        .add(Column::Scope.gt(scope))
+        .add(Condition::all().add(Column::Scope.eq(scope)).add(Column::Id.gt(id)))
+}
+
 #[async_trait]
 impl KeyStore for SeaStorage {
     #[tracing::instrument(name = "db.data_key.create", level = "debug", skip_all)]
@@ -40,25 +94,17 @@ impl KeyStore for SeaStorage {
         let tx = self.db.begin("data_key.create").await?;
         // Two keys that become active at once would not see each other.
         tx.lock(&format!("data_keys/{}", key.scope)).await?;
+        hold_kek(&tx, &key.kek).await?;
         if key.active {
+            let now = dialect::now_micros(tx.conn.get_database_backend());
             let update = data_keys::Entity::update_many()
                 .col_expr(Column::Active, Expr::value(false))
+                .col_expr(Column::ReplacedAt, now.into())
                 .filter(Column::Scope.eq(&*key.scope))
                 .filter(Column::Active.eq(true));
             tx.update(update).await?;
         }
-        tx.insert(data_keys::Model {
-            // What cannot be a tenant's identifier is the scope of the installation.
-            tenant_id: TenantId::parse(&key.scope).ok().map(|tenant| tenant.to_string()),
-            scope: key.scope.clone(),
-            id: key.id,
-            kek: key.kek.clone(),
-            wrapped: key.wrapped.clone(),
-            active: key.active,
-            seals: key.seals,
-            created_at: key.created_at.as_micros(),
-        })
-        .await?;
+        tx.insert(model(key)).await?;
         tx.commit().await
     }
 
@@ -67,6 +113,16 @@ impl KeyStore for SeaStorage {
         use data_keys::Column;
         let keys = data_keys::Entity::find().filter(Column::Scope.eq(scope)).order_by_desc(Column::Id);
         self.db.read("data_key.list").all(keys).await
+    }
+
+    #[tracing::instrument(name = "db.data_key.list_of", level = "debug", skip_all)]
+    async fn list_data_keys_of(&self, scopes: &[String]) -> Result<Vec<DataKeyRecord>> {
+        use data_keys::Column;
+        let keys = data_keys::Entity::find()
+            .filter(Column::Scope.is_in(scopes.iter().map(String::as_str)))
+            .order_by_asc(Column::Scope)
+            .order_by_asc(Column::Id);
+        self.db.read("data_key.list_of").all(keys).await
     }
 
     #[tracing::instrument(name = "db.data_key.count", level = "debug", skip_all)]
@@ -124,5 +180,99 @@ impl KeyStore for SeaStorage {
     async fn list_kek_checks(&self) -> Result<Vec<KekCheck>> {
         let checks = kek_checks::Entity::find().order_by_asc(kek_checks::Column::Kek);
         self.db.read("kek_check.list").all(checks).await
+    }
+
+    #[tracing::instrument(name = "db.kek.note", level = "debug", skip_all)]
+    async fn note_kek(&self, kek: &str) -> Result<()> {
+        self.insert_kek(kek).await
+    }
+
+    #[tracing::instrument(name = "db.kek.list", level = "debug", skip_all)]
+    async fn list_keks(&self) -> Result<Vec<Kek>> {
+        self.db.read("kek.list").all(keks::Entity::find().order_by_asc(keks::Column::Kek)).await
+    }
+
+    #[tracing::instrument(name = "db.kek.activate", level = "debug", skip_all)]
+    async fn activate_kek(&self, kek: &str, former: Option<&str>) -> Result<bool> {
+        self.make_active(kek, former).await
+    }
+
+    #[tracing::instrument(name = "db.kek.retire", level = "debug", skip_all)]
+    async fn retire_kek(&self, kek: &str) -> Result<RetireOutcome> {
+        self.make_retired(kek).await
+    }
+
+    #[tracing::instrument(name = "db.kek.note_unused", level = "debug", skip_all)]
+    async fn note_unused_keks(&self) -> Result<()> {
+        self.mark_unused().await
+    }
+
+    #[tracing::instrument(name = "db.data_key.rewrap", level = "debug", skip_all)]
+    async fn rewrap_data_keys(&self, job: &str, rewraps: &[Rewrap]) -> Result<u64> {
+        self.rewrap(job, rewraps).await
+    }
+
+    #[tracing::instrument(name = "db.data_key.replace", level = "debug", skip_all)]
+    async fn replace_data_keys(&self, keys: &[DataKeyRecord]) -> Result<()> {
+        self.replace(keys).await
+    }
+
+    #[tracing::instrument(name = "db.data_key.list_states", level = "debug", skip_all)]
+    async fn list_data_key_states(&self, page: &PageRequest) -> Result<Page<DataKeyState>> {
+        use data_keys::Column;
+        let db = self.db.read("data_key.list_states");
+        let size = page_size(page);
+        let select = data_keys::Entity::find()
+            .apply_if(cursor(page), |select, after| {
+                // Identifiers of scopes have no slash.
+                let (scope, id) = after.split_once('/').unwrap_or((after, "0"));
+                select.filter(is_after(scope, id.parse().unwrap_or(0)))
+            })
+            .order_by_asc(Column::Scope)
+            .order_by_asc(Column::Id)
+            .limit(size + 1);
+        let found: Vec<DataKeyState> = db.all(select).await?;
+        Ok(cut(found, size, |key: &DataKeyState| format!("{}/{}", key.scope, key.id)))
+    }
+
+    #[tracing::instrument(name = "db.sealed.count", level = "debug", skip_all)]
+    async fn count_sealed(&self, scopes: &[String]) -> Result<Vec<(String, i32, u64)>> {
+        sealed::count(&self.db.read("sealed.count"), scopes).await
+    }
+
+    #[tracing::instrument(name = "db.sealed.read", level = "debug", skip_all)]
+    async fn read_sealed(&self, scopes: &[String]) -> Result<Vec<SealedField>> {
+        sealed::read(&self.db.read("sealed.read"), scopes).await
+    }
+
+    #[tracing::instrument(name = "db.sealed.swap", level = "debug", skip_all)]
+    async fn swap_sealed(&self, swaps: &[SealedSwap]) -> Result<u64> {
+        let tx = self.db.begin("sealed.swap").await?;
+        let swapped = sealed::swap(&tx, swaps).await?;
+        tx.commit().await?;
+        Ok(swapped)
+    }
+
+    #[tracing::instrument(name = "db.data_key.list_replaced", level = "debug", skip_all)]
+    async fn replaced_data_keys(&self, ago: Duration, limit: u32) -> Result<Vec<(String, i32)>> {
+        use data_keys::Column;
+        let db = self.db.read("data_key.list_replaced");
+        let now = dialect::now_micros(db.conn.get_database_backend());
+        let select = data_keys::Entity::find()
+            .select_only()
+            .columns([Column::Scope, Column::Id])
+            .filter(Column::Active.eq(false))
+            .filter(Expr::col(Column::ReplacedAt).lte(now.sub(micros(ago))))
+            .order_by_asc(Column::ReplacedAt)
+            .order_by_asc(Column::Scope)
+            .order_by_asc(Column::Id)
+            .limit(u64::from(limit))
+            .into_tuple::<(String, i32)>();
+        db.check(select.all(&db.conn).await)
+    }
+
+    #[tracing::instrument(name = "db.data_key.remove", level = "debug", skip_all)]
+    async fn remove_data_keys(&self, keys: &[(String, i32)]) -> Result<u64> {
+        self.remove_unused(keys).await
     }
 }

@@ -8,11 +8,14 @@ mod connection;
 mod consent;
 mod idle;
 mod installation;
+mod keks;
+mod key_job;
 mod keys;
 mod oauth_client;
 mod refresh;
 mod replica;
 mod revocation;
+mod sealed;
 mod tenant;
 
 use std::fs::File;

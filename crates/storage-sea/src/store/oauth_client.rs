@@ -166,6 +166,7 @@ impl OAuthClientStore for SeaStorage {
             .filter(Column::State.eq(ClientSecretState::Active.word()));
         let state =
             if tx.exists(active).await? { ClientSecretState::Enabled } else { ClientSecretState::Active };
+        tx.hold_data_keys("_installation", &[Some(&secret.sealed)]).await?;
         tx.insert(client_secrets::Model {
             oauth_client_id: secret.oauth_client.to_string(),
             secret_version: secret.secret_version,

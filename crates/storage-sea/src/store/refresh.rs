@@ -126,6 +126,7 @@ impl RefreshStore for SeaStorage {
         if tx.update(lease).await? != 1 {
             return Ok(None);
         }
+        tx.hold_data_keys(tenant.as_str(), &[]).await?;
         insert_attempt(&tx, tenant, connection, begin).await?;
         let key = (tenant.to_string(), connection.to_string(), fence);
         let attempt = tx.one(attempts::Entity::find_by_id(key)).await?;
@@ -270,6 +271,8 @@ impl SeaStorage {
         if stored.state == ConnectionState::Revoked {
             return Ok(None);
         }
+        let sealed = [Some(&commit.tokens.access_token), commit.tokens.refresh_token.as_ref()];
+        tx.hold_data_keys(commit.tenant.as_str(), &sealed).await?;
         let same_epoch = stored.consent_epoch == commit.consent_epoch;
         if same_epoch && stored.grant_fence == commit.fence {
             return Ok(Some(CommitOutcome::Committed(Box::new(stored))));

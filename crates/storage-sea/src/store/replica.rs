@@ -9,6 +9,7 @@ use tokenward_storage::{LiveReplica, Replica, ReplicaStore, Result};
 use tokenward_types::Timestamp;
 
 use super::SeaStorage;
+use crate::convert::{Row, to_json};
 use crate::dialect::{self, micros};
 use crate::entity::replicas::{self, Column};
 use crate::error::Inconsistent;
@@ -17,8 +18,10 @@ impl TryFrom<replicas::Model> for LiveReplica {
     type Error = Inconsistent;
 
     fn try_from(row: replicas::Model) -> Result<Self, Inconsistent> {
+        let place = Row { table: "replicas", key: &[&row.id] };
+        let keks = row.keks.as_deref().map(|keks| place.json("keks", keks)).transpose()?.unwrap_or_default();
         Ok(Self {
-            replica: Replica { id: row.id, description: row.description, version: row.version },
+            replica: Replica { id: row.id.clone(), description: row.description, version: row.version, keks },
             started_at: Timestamp::from_micros(row.started_at),
             seen_at: Timestamp::from_micros(row.seen_at),
         })
@@ -39,6 +42,7 @@ impl ReplicaStore for SeaStorage {
         let update = replicas::Entity::update_many()
             .col_expr(Column::Description, Expr::value(&*replica.description))
             .col_expr(Column::Version, Expr::value(&*replica.version))
+            .col_expr(Column::Keks, Expr::value(to_json(&replica.keks)))
             .col_expr(Column::SeenAt, now.clone())
             .filter(Column::Id.eq(&*replica.id));
         if tx.update(update).await? == 0 {
@@ -48,6 +52,7 @@ impl ReplicaStore for SeaStorage {
                     Column::Id,
                     Column::Description,
                     Column::Version,
+                    Column::Keks,
                     Column::StartedAt,
                     Column::SeenAt,
                 ])
@@ -55,6 +60,7 @@ impl ReplicaStore for SeaStorage {
                     Expr::value(&*replica.id),
                     Expr::value(&*replica.description),
                     Expr::value(&*replica.version),
+                    Expr::value(to_json(&replica.keks)),
                     now.clone(),
                     now.clone(),
                 ])

@@ -64,6 +64,7 @@ impl SeaStorage {
         if stored.lease.as_ref().is_some_and(|lease| !lease.remaining.is_zero()) {
             return Err(tx.error(StorageErrorKind::Conflict).detail("an attempt is in flight"));
         }
+        tx.hold_data_keys(tenant.as_str(), &[]).await?;
         let refresh_token = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
         queue(&tx, &stored, refresh_token, stored.grant_fence, now).await?;
         drop_former_tokens(&tx, tenant, connection).await?;
@@ -100,6 +101,7 @@ impl SeaStorage {
         }
         if commit.rotated {
             let refresh_token = commit.tokens.refresh_token.as_ref();
+            tx.hold_data_keys(commit.tenant.as_str(), &[refresh_token]).await?;
             queue(&tx, &stored, refresh_token, commit.fence, commit.now).await?;
         }
         tx.commit().await?;

@@ -211,3 +211,11 @@ pub async fn of_a_hundred_first_issuer_keys_one_gets_through(fixture: &dyn Stora
     assert_eq!(winners.len(), 1);
     assert_eq!(storage.list_issuer_keys().await.unwrap(), [issuer_key(&format!("kid-{}", winners[0]))]);
 }
+
+pub async fn another_issuer_key_is_stored_beside_the_others(fixture: &dyn StorageFixture) {
+    let storage = ready(fixture).await;
+    storage.create_first_issuer_key(&issuer_key("first")).await.unwrap();
+    storage.add_issuer_key(&issuer_key("second")).await.unwrap();
+    assert_eq!(storage.list_issuer_keys().await.unwrap().len(), 2);
+    assert_eq!(kind(storage.add_issuer_key(&issuer_key("second")).await), StorageErrorKind::AlreadyExists);
+}

@@ -12,6 +12,8 @@ pub mod consents;
 pub mod disconnects;
 pub mod installation;
 pub mod isolation;
+pub mod keks;
+pub mod key_jobs;
 pub mod keys;
 pub mod leases;
 pub mod oauth_clients;

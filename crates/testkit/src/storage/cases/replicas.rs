@@ -8,7 +8,12 @@ use crate::storage::tools::{MANY, at_once, ready, soon};
 const LONG: Duration = Duration::from_hours(1);
 
 fn replica(id: &str) -> Replica {
-    Replica { id: id.into(), description: format!("{id} on Wärter-1, process 7"), version: "0.1.0".into() }
+    Replica {
+        id: id.into(),
+        description: format!("{id} on Wärter-1, process 7"),
+        version: "0.1.0".into(),
+        keks: vec!["local:1".into()],
+    }
 }
 
 pub async fn a_replica_keeps_every_field(fixture: &dyn StorageFixture) {
@@ -24,7 +29,12 @@ pub async fn a_later_report_keeps_the_start_and_replaces_the_rest(fixture: &dyn 
     let storage = ready(fixture).await;
     storage.report_replica(&replica("one"), LONG).await.unwrap();
     let before = storage.live_replicas(LONG).await.unwrap().remove(0);
-    let changed = Replica { description: "elsewhere".into(), version: "0.2.0".into(), ..replica("one") };
+    let changed = Replica {
+        description: "elsewhere".into(),
+        version: "0.2.0".into(),
+        keks: vec!["local:2".into()],
+        ..replica("one")
+    };
     soon(async || {
         assert_eq!(storage.report_replica(&changed, LONG).await.unwrap(), 1);
         let after = storage.live_replicas(LONG).await.unwrap().remove(0);

@@ -1,0 +1,314 @@
+//! Work on the jobs that replace or check keys. Jobs and what is left of them are rows, so whoever comes goes on: several
+//! servers at once, or another one after a crash. A row is changed only where it is still as it was read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokenward_storage::{
+    DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedSwap, StorageErrorKind,
+};
+
+use crate::Error;
+use crate::broker::Broker;
+use crate::follow::LIVE_WITHIN;
+use crate::sealer::{OpenKeys, Reseal, active_of, field_name};
+
+/// How many data keys are handed out at once.
+const BATCH: u32 = 250;
+/// How many ciphertexts one transaction replaces.
+const SWAPS: usize = 500;
+/// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
+const ROUNDS: u32 = 3;
+/// How many findings one batch adds.
+const MAX_FINDINGS: usize = 200;
+/// How many data keys that were replaced are looked at in one go.
+const REPLACED: u32 = 500;
+/// After how long a data key that was replaced is looked at: whoever sealed under it has stored that by then.
+const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Broker {
+    /// Has this server work on jobs at once.
+    pub(crate) fn wake_key_jobs(&self) {
+        let broker = self.clone();
+        self.spawn(async move { broker.run_key_jobs().await });
+    }
+
+    /// Goes on with every job that is running, as far as it can.
+    pub(crate) async fn run_key_jobs(&self) {
+        // One at a time in this process; who comes meanwhile finds its work done.
+        let Ok(_one) = self.working_on_keys().try_lock() else { return };
+        let jobs = match self.storage().running_key_jobs().await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::debug!(%error, "cannot read key jobs");
+                return;
+            }
+        };
+        for job in jobs {
+            if let Err(error) = self.run_key_job(&job).await {
+                tracing::warn!(job = job.id, %error, detail = error.log_detail(), "a key job waits");
+                let _ = self.storage().note_key_job(&job.id, &error.message).await;
+            }
+        }
+    }
+
+    async fn run_key_job(&self, job: &KeyJob) -> Result<(), Error> {
+        if job.step == KeyJobStep::Spreading && !self.spread(job).await? {
+            return Ok(());
+        }
+        let mut rounds = 0;
+        while !self.is_stopping() {
+            let claim = self.storage().claim_data_keys(&job.id, BATCH).await?;
+            if claim.remaining == 0 {
+                return self.finish(job).await;
+            }
+            if claim.keys.is_empty() {
+                rounds += 1;
+                if rounds >= ROUNDS {
+                    return Ok(());
+                }
+                continue;
+            }
+            match job.kind {
+                KeyJobKind::Rotate => self.rewrap_batch(job, claim.keys).await?,
+                KeyJobKind::RotateData => self.reseal_batch(job, &claim.keys).await?,
+                KeyJobKind::Verify => self.verify_batch(job, &claim.keys).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a key the active one once every living server can open what it wraps; whether it is.
+    async fn spread(&self, job: &KeyJob) -> Result<bool, Error> {
+        let status = self.sealer().refresh_keks().await?;
+        self.report_replica().await?;
+        let live = self.storage().live_replicas(LIVE_WITHIN).await?;
+        let without: Vec<_> = live
+            .iter()
+            .filter(|live| !live.replica.keks.contains(&job.kek))
+            .map(|live| &live.replica)
+            .collect();
+        if !without.is_empty() {
+            let names: Vec<_> = without.iter().map(|replica| &*replica.description).collect();
+            let message = format!("{} cannot be opened yet by: {}", job.kek, names.join(", "));
+            if job.message != message {
+                tracing::info!(job = job.id, kek = job.kek, servers = ?names, "a rotation waits for servers");
+                self.storage().note_key_job(&job.id, &message).await?;
+            }
+            return Ok(false);
+        }
+        self.sealer().ensure_check(&job.kek, &status).await?;
+        let keks = self.storage().list_keks().await?;
+        let former = active_of(&keks);
+        if former != Some(&*job.kek) {
+            if !self.storage().activate_kek(&job.kek, former).await? {
+                return Ok(false);
+            }
+            tracing::info!(job = job.id, kek = job.kek, former, "another encryption key wraps from now on");
+        }
+        self.storage().start_working(&job.id).await?;
+        Ok(true)
+    }
+
+    async fn rewrap_batch(&self, job: &KeyJob, keys: Vec<DataKeyRecord>) -> Result<(), Error> {
+        let (rewraps, damaged) = self.sealer().rewrap(&job.kek, keys).await?;
+        match self.storage().rewrap_data_keys(&job.id, &rewraps).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == StorageErrorKind::KeyReplaced => {
+                let message = format!("{} is not the active key any more", job.kek);
+                self.storage().finish_key_job(&job.id, KeyJobState::Failed, &message).await?;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let finding = |(key, problem): &(DataKeyRecord, String)| KeyFinding {
+            scope: key.scope.clone(),
+            place: format!("data key {}", key.id),
+            problem: problem.clone(),
+        };
+        let keys = damaged.iter().map(|(key, _)| (key.scope.clone(), key.id)).collect();
+        self.skip(job, damaged.iter().map(finding).collect(), keys).await
+    }
+
+    /// Makes new data keys for the scopes of a batch, seals their fields anew, and settles the keys that nothing needs.
+    async fn reseal_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
+        let active = batch.iter().filter(|key| key.active);
+        let newest: Vec<_> = active.map(|key| (key.scope.clone(), key.id)).collect();
+        let kek = self.sealer().active_kek().await?;
+        let made = self.sealer().successors(&kek, newest).await?;
+        self.storage().replace_data_keys(&made).await?;
+        let scopes: Vec<String> =
+            batch.iter().map(|key| key.scope.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        for scope in &scopes {
+            self.sealer().forget(scope);
+        }
+        let findings = self.reseal_scopes(&scopes).await?;
+        let used: BTreeSet<(String, i32)> = self
+            .storage()
+            .count_sealed(&scopes)
+            .await?
+            .into_iter()
+            .map(|(scope, id, _)| (scope, id))
+            .collect();
+        let (mut settled, mut damaged) = (Vec::new(), Vec::new());
+        for key in batch {
+            if !used.contains(&(key.scope.clone(), key.id)) {
+                settled.push((key.scope.clone(), key.id));
+            } else if findings.iter().any(|finding| finding.scope == key.scope) {
+                damaged.push((key.scope.clone(), key.id));
+            }
+        }
+        self.storage().settle_data_keys(&job.id, &settled, false).await?;
+        self.skip(job, findings, damaged).await
+    }
+
+    /// Seals everything of some scopes under their active data keys; what cannot be opened is reported.
+    async fn reseal_scopes(&self, scopes: &[String]) -> Result<Vec<KeyFinding>, Error> {
+        let keys = self.open_scopes(scopes).await?;
+        let mut findings = damaged_keys(&keys);
+        let mut swaps: Vec<SealedSwap> = Vec::new();
+        for field in self.storage().read_sealed(scopes).await? {
+            let (scope, place) = (field.scope.clone(), field_name(&field));
+            match self.sealer().reseal(&keys, field) {
+                Reseal::Swap(swap) => swaps.push(swap),
+                Reseal::Current => {}
+                Reseal::Damaged(problem) => findings.push(KeyFinding { scope, place, problem }),
+            }
+        }
+        drop(keys);
+        for swaps in swaps.chunks(SWAPS) {
+            self.storage().swap_sealed(swaps).await?;
+        }
+        Ok(findings)
+    }
+
+    async fn open_scopes(&self, scopes: &[String]) -> Result<OpenKeys, Error> {
+        let records = self.storage().list_data_keys_of(scopes).await?;
+        self.sealer().open_keys(&records).await
+    }
+
+    async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
+        let scopes: Vec<String> =
+            batch.iter().map(|key| key.scope.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let keys = self.open_scopes(&scopes).await?;
+        let mut findings = damaged_keys(&keys);
+        for field in self.storage().read_sealed(&scopes).await? {
+            if let Err(problem) = self.sealer().check_field(&keys, &field) {
+                findings.push(KeyFinding { place: field_name(&field), scope: field.scope, problem });
+            }
+        }
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for key in batch {
+            let is_damaged = findings.iter().any(|finding| finding.scope == key.scope);
+            if is_damaged { &mut bad } else { &mut good }.push((key.scope.clone(), key.id));
+        }
+        self.storage().settle_data_keys(&job.id, &good, false).await?;
+        self.skip(job, findings, bad).await
+    }
+
+    /// Reports what a job could not deal with, and is through with it.
+    async fn skip(
+        &self,
+        job: &KeyJob,
+        mut findings: Vec<KeyFinding>,
+        keys: Vec<(String, i32)>,
+    ) -> Result<(), Error> {
+        for finding in &findings {
+            tracing::warn!(
+                job = job.id,
+                scope = finding.scope,
+                place = finding.place,
+                problem = finding.problem,
+                "stored data does not decrypt"
+            );
+        }
+        findings.truncate(MAX_FINDINGS);
+        if !findings.is_empty() {
+            self.storage().add_key_findings(&job.id, &findings).await?;
+        }
+        Ok(self.storage().settle_data_keys(&job.id, &keys, true).await?)
+    }
+
+    async fn finish(&self, job: &KeyJob) -> Result<(), Error> {
+        if job.kind == KeyJobKind::Verify {
+            self.report_orphans(job).await?;
+        }
+        self.storage().note_unused_keks().await?;
+        if self.storage().finish_key_job(&job.id, KeyJobState::Done, "").await? {
+            tracing::info!(job = job.id, kind = ?job.kind, "a key job is done");
+        }
+        Ok(())
+    }
+
+    /// Fields whose data key has no row at all, which going through the rows does not find.
+    async fn report_orphans(&self, job: &KeyJob) -> Result<(), Error> {
+        let scopes: Vec<String> = if job.scope.is_empty() { Vec::new() } else { vec![job.scope.clone()] };
+        let counted = self.storage().count_sealed(&scopes).await?;
+        let mut by_scope: BTreeMap<String, Vec<(i32, u64)>> = BTreeMap::new();
+        for (scope, id, fields) in counted {
+            by_scope.entry(scope).or_default().push((id, fields));
+        }
+        let all: Vec<String> = by_scope.keys().cloned().collect();
+        let mut known: HashMap<String, BTreeSet<i32>> = HashMap::new();
+        for scopes in all.chunks(SWAPS) {
+            for key in self.storage().list_data_keys_of(scopes).await? {
+                known.entry(key.scope).or_default().insert(key.id);
+            }
+        }
+        let mut findings = Vec::new();
+        for (scope, used) in by_scope {
+            for (id, fields) in used {
+                if !known.get(&scope).is_some_and(|known| known.contains(&id)) {
+                    let problem = format!("is not there, and {fields} stored fields name it");
+                    findings.push(KeyFinding {
+                        scope: scope.clone(),
+                        place: format!("data key {id}"),
+                        problem,
+                    });
+                }
+            }
+        }
+        self.skip(job, findings, Vec::new()).await
+    }
+
+    /// Deals with data keys that were replaced: what was stored under one of them meanwhile is sealed anew, and those which
+    /// nothing needs any more are deleted after a while.
+    pub(crate) async fn tidy_data_keys(&self) -> Result<(), Error> {
+        let replaced = self.storage().replaced_data_keys(SETTLED_AFTER, REPLACED).await?;
+        if !replaced.is_empty() {
+            let scopes: Vec<String> = replaced
+                .iter()
+                .map(|(scope, _)| scope.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
+            let used = self.storage().count_sealed(&scopes).await?;
+            let is_used = |(scope, id): &&(String, i32)| {
+                used.iter().any(|(other, used, _)| other == scope && used == id)
+            };
+            let behind: BTreeSet<String> =
+                replaced.iter().filter(is_used).map(|(scope, _)| scope.clone()).collect();
+            if !behind.is_empty() {
+                self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
+            }
+        }
+        let keep = self.settings().keep_replaced_data_keys;
+        let old = self.storage().replaced_data_keys(keep, REPLACED).await?;
+        let removed = self.storage().remove_data_keys(&old).await?;
+        if removed > 0 {
+            tracing::info!(removed, "deleted data keys that nothing needs any more");
+        }
+        Ok(self.storage().note_unused_keks().await?)
+    }
+}
+
+/// Data keys that do not open.
+fn damaged_keys(keys: &OpenKeys) -> Vec<KeyFinding> {
+    let damaged = keys.damaged();
+    damaged
+        .map(|(scope, id, problem)| KeyFinding {
+            scope: scope.to_owned(),
+            place: format!("data key {id}"),
+            problem: problem.to_owned(),
+        })
+        .collect()
+}

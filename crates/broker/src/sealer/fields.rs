@@ -1,0 +1,257 @@
+//! Sealed fields as rows of the database: where each stands, and its data keys without the cache.
+
+use std::collections::HashMap;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokenward_crypto::{
+    CryptoErrorKind, DataKey, DataKeyMaterial, INSTALLATION_SCOPE, KeyBinding, WrappedKey, data_key_id,
+};
+use tokenward_storage::{DataKeyRecord, Rewrap, SealedColumn, SealedField, SealedSwap};
+
+use super::{Place, Sealer};
+use crate::Error;
+
+/// How many calls of a backend are under way at once.
+const CALLS: usize = 16;
+
+/// Data keys of many scopes, opened for one batch; wiped with it.
+pub(crate) struct OpenKeys {
+    keys: HashMap<(String, i32), Result<DataKey, String>>,
+    active: HashMap<String, i32>,
+}
+
+/// A data key, or why it does not open.
+type OpenedKey = ((String, i32), Result<DataKey, String>);
+/// A data key that is wrapped anew, or why it does not open.
+type Rewrapped = Result<Rewrap, (DataKeyRecord, String)>;
+
+/// What became of a field.
+pub(crate) enum Reseal {
+    /// It is sealed anew.
+    Swap(SealedSwap),
+    /// It is under the active data key already.
+    Current,
+    /// It does not open, and why.
+    Damaged(String),
+}
+
+/// How a field is called in reports.
+pub(crate) fn name(field: &SealedField) -> String {
+    let (kind, what) = words(field.column);
+    match field.column {
+        SealedColumn::ClientSecret => format!("{kind} {}:{}", field.record, field.number),
+        SealedColumn::AttemptRefreshToken => {
+            format!("{kind} {} {what} of attempt {}", field.record, field.number)
+        }
+        SealedColumn::SpareRefreshToken => format!("{kind} {} spare {what} {}", field.record, field.number),
+        SealedColumn::RevocationRefreshToken => {
+            format!("{kind} {} {what} to be revoked {}", field.record, field.number)
+        }
+        _ => format!("{kind} {} {what}", field.record),
+    }
+}
+
+/// The kind of record and the field that a ciphertext is bound to.
+fn words(column: SealedColumn) -> (&'static str, &'static str) {
+    match column {
+        SealedColumn::ConnectionAccessToken => ("connection", "access_token"),
+        SealedColumn::ConnectionRefreshToken
+        | SealedColumn::AttemptRefreshToken
+        | SealedColumn::SpareRefreshToken
+        | SealedColumn::RevocationRefreshToken => ("connection", "refresh_token"),
+        SealedColumn::PendingAccessToken => ("pending_grant", "access_token"),
+        SealedColumn::PendingRefreshToken => ("pending_grant", "refresh_token"),
+        SealedColumn::PkceVerifier => ("connect_attempt", "pkce_verifier"),
+        SealedColumn::ClientSecret => ("client_secret", "secret"),
+        SealedColumn::IssuerKey => ("issuer_key", "private_key"),
+    }
+}
+
+/// The record that a ciphertext is bound to.
+fn record(field: &SealedField) -> String {
+    match field.column {
+        SealedColumn::ClientSecret => format!("{}:{}", field.record, field.number),
+        _ => field.record.clone(),
+    }
+}
+
+impl OpenKeys {
+    /// The active data key of a scope.
+    pub(crate) fn active(&self, scope: &str) -> Option<&DataKey> {
+        let id = self.active.get(scope)?;
+        self.keys.get(&(scope.to_owned(), *id))?.as_ref().ok()
+    }
+
+    /// Data keys that do not open, and why.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = (&str, i32, &str)> {
+        self.keys.iter().filter_map(|((scope, id), key)| {
+            let problem = key.as_ref().err()?;
+            Some((scope.as_str(), *id, problem.as_str()))
+        })
+    }
+}
+
+impl Sealer {
+    /// Opens data keys. One that does not open is kept as such.
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub(crate) async fn open_keys(&self, records: &[DataKeyRecord]) -> Result<OpenKeys, Error> {
+        let opened: Vec<_> = records.iter().map(|record| self.open_record(record)).collect();
+        let keys = stream::iter(opened).buffer_unordered(CALLS).try_collect().await?;
+        let active = records.iter().filter(|record| record.active);
+        Ok(OpenKeys { keys, active: active.map(|record| (record.scope.clone(), record.id)).collect() })
+    }
+
+    fn open_record<'a>(&'a self, record: &'a DataKeyRecord) -> BoxFuture<'a, Result<OpenedKey, Error>> {
+        let open = async move {
+            let key = match self.unwrap_record(record).await {
+                Ok(material) => Ok(DataKey::new(record.id, &material)),
+                Err(error) if is_damage(error.kind()) => Err(error.to_string()),
+                Err(error) => return Err(Error::from(error)),
+            };
+            Ok(((record.scope.clone(), record.id), key))
+        };
+        open.boxed()
+    }
+
+    async fn unwrap_record(
+        &self,
+        record: &DataKeyRecord,
+    ) -> Result<DataKeyMaterial, tokenward_crypto::CryptoError> {
+        let binding =
+            KeyBinding { installation: &self.installation, scope: &record.scope, data_key: record.id };
+        let wrapped = WrappedKey { kek: record.kek.clone(), bytes: record.wrapped.clone() };
+        self.backends.unwrap(&binding, &wrapped).await
+    }
+
+    /// Opens a field; why not, where it is damaged.
+    pub(crate) fn check_field(&self, keys: &OpenKeys, field: &SealedField) -> Result<(), String> {
+        self.open_field(keys, field).map(drop)
+    }
+
+    fn open_field(
+        &self,
+        keys: &OpenKeys,
+        field: &SealedField,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+        let id = data_key_id(&field.sealed).map_err(|error| error.to_string())?;
+        let key = match keys.keys.get(&(field.scope.clone(), id)) {
+            Some(Ok(key)) => key,
+            Some(Err(problem)) => return Err(problem.clone()),
+            None => return Err(format!("the data key {id} that sealed it is not there")),
+        };
+        let record = record(field);
+        key.open(&self.context(place(field, &record)), &field.sealed).map_err(|error| error.to_string())
+    }
+
+    /// Seals a field under its scope's active data key, unless it is already.
+    pub(crate) fn reseal(&self, keys: &OpenKeys, field: SealedField) -> Reseal {
+        let Some(active) = keys.active(&field.scope) else {
+            return Reseal::Damaged("its scope has no data key that seals".to_owned());
+        };
+        if data_key_id(&field.sealed).is_ok_and(|id| id == active.id()) {
+            return Reseal::Current;
+        }
+        match self.open_field(keys, &field) {
+            Ok(plain) => {
+                let record = record(&field);
+                let sealed = active.seal(&self.context(place(&field, &record)), &plain);
+                self.count_seal(&field.scope, active.id());
+                Reseal::Swap(SealedSwap { former: field, sealed })
+            }
+            Err(problem) => Reseal::Damaged(problem),
+        }
+    }
+
+    /// Wraps data keys by another key; those that do not open come back with the reason.
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub(crate) async fn rewrap(
+        &self,
+        kek: &str,
+        records: Vec<DataKeyRecord>,
+    ) -> Result<(Vec<Rewrap>, Vec<(DataKeyRecord, String)>), Error> {
+        let wrapped: Vec<_> = records.into_iter().map(|former| self.rewrap_record(kek, former)).collect();
+        let all: Vec<_> = stream::iter(wrapped).buffered(CALLS).try_collect().await?;
+        let (mut rewraps, mut damaged) = (Vec::new(), Vec::new());
+        for one in all {
+            match one {
+                Ok(rewrap) => rewraps.push(rewrap),
+                Err(problem) => damaged.push(problem),
+            }
+        }
+        Ok((rewraps, damaged))
+    }
+
+    fn rewrap_record<'a>(
+        &'a self,
+        kek: &'a str,
+        former: DataKeyRecord,
+    ) -> BoxFuture<'a, Result<Rewrapped, Error>> {
+        let rewrap = async move {
+            let material = match self.unwrap_record(&former).await {
+                Ok(material) => material,
+                Err(error) if is_damage(error.kind()) => return Ok(Err((former, error.to_string()))),
+                Err(error) => return Err(Error::from(error)),
+            };
+            let binding =
+                KeyBinding { installation: &self.installation, scope: &former.scope, data_key: former.id };
+            let wrapped = self.backends.wrap(kek, &binding, &material).await?;
+            Ok(Ok(Rewrap { kek: wrapped.kek, wrapped: wrapped.bytes, former }))
+        };
+        rewrap.boxed()
+    }
+
+    /// New data keys that follow these, wrapped by a key and ready to be stored.
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub(crate) async fn successors(
+        &self,
+        kek: &str,
+        newest: Vec<(String, i32)>,
+    ) -> Result<Vec<DataKeyRecord>, Error> {
+        let made: Vec<_> = newest.into_iter().map(|former| self.successor(kek, former)).collect();
+        let made: Vec<Option<DataKeyRecord>> = stream::iter(made).buffered(CALLS).try_collect().await?;
+        Ok(made.into_iter().flatten().collect())
+    }
+
+    /// `None` where identifiers are used up.
+    fn successor<'a>(
+        &'a self,
+        kek: &'a str,
+        (scope, former): (String, i32),
+    ) -> BoxFuture<'a, Result<Option<DataKeyRecord>, Error>> {
+        let make = async move {
+            let Some(id) = former.checked_add(1) else { return Ok(None) };
+            let binding = KeyBinding { installation: &self.installation, scope: &scope, data_key: id };
+            let wrapped = self.backends.wrap(kek, &binding, &DataKeyMaterial::generate()).await?;
+            Ok(Some(DataKeyRecord {
+                kek: wrapped.kek,
+                wrapped: wrapped.bytes,
+                active: true,
+                seals: 0,
+                created_at: self.clock.now(),
+                scope,
+                id,
+            }))
+        };
+        make.boxed()
+    }
+}
+
+fn place<'a>(field: &'a SealedField, record: &'a str) -> Place<'a> {
+    let (kind, name) = words(field.column);
+    let scope = match field.column {
+        SealedColumn::ClientSecret | SealedColumn::IssuerKey => INSTALLATION_SCOPE,
+        _ => &field.scope,
+    };
+    Place { scope, kind, record, field: name, fence: field.fence }
+}
+
+fn is_damage(kind: CryptoErrorKind) -> bool {
+    matches!(kind, CryptoErrorKind::UnknownKey | CryptoErrorKind::Refused | CryptoErrorKind::Malformed)
+}

@@ -1,0 +1,227 @@
+//! Keys that move between backends, a backend that is away, and data keys that made many seals.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokenward_broker::{Broker, Error, Place, Reason};
+use tokenward_crypto::{
+    Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, MAX_SEALS,
+    WrappedKey,
+};
+use tokenward_storage::{KeyJob, KeyJobState, KeyJobStep};
+
+use crate::world::{HUB, READ, World, actor, tenant};
+
+/// A backend that makes versions, and can be away or broken.
+#[derive(Debug, Default)]
+struct Other {
+    versions: AtomicU32,
+    away: AtomicBool,
+    forgetful: AtomicBool,
+    unwraps: AtomicU32,
+}
+
+impl Other {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { versions: AtomicU32::new(1), ..Self::default() })
+    }
+
+    fn name(version: u32) -> String {
+        format!("other:{version}")
+    }
+
+    fn key(&self, kek: &str) -> Result<Aead, CryptoError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(CryptoError::new(CryptoErrorKind::Unavailable, "away"));
+        }
+        let known = (1..=self.versions.load(Ordering::SeqCst)).find(|version| Self::name(*version) == kek);
+        let version = known.ok_or_else(|| CryptoError::new(CryptoErrorKind::UnknownKey, kek.to_owned()))?;
+        Ok(Aead::new(&DataKeyMaterial::from_bytes([u8::try_from(version).unwrap(); 32])))
+    }
+}
+
+#[async_trait]
+impl KeyEncryption for Other {
+    fn kind(&self) -> &'static str {
+        "other"
+    }
+
+    async fn status(&self) -> Result<KekStatus, CryptoError> {
+        self.key(&Self::name(1))?;
+        let versions = self.versions.load(Ordering::SeqCst);
+        Ok(KekStatus { newest: Self::name(versions), available: (1..=versions).map(Self::name).collect() })
+    }
+
+    async fn create_version(&self) -> Result<String, CryptoError> {
+        Ok(Self::name(self.versions.fetch_add(1, Ordering::SeqCst) + 1))
+    }
+
+    async fn wrap(
+        &self,
+        kek: &str,
+        binding: &KeyBinding<'_>,
+        key: &DataKeyMaterial,
+    ) -> Result<WrappedKey, CryptoError> {
+        let bytes = self.key(kek)?.seal(&[], &binding.encode(), key.expose());
+        Ok(WrappedKey { kek: kek.to_owned(), bytes })
+    }
+
+    async fn unwrap(
+        &self,
+        binding: &KeyBinding<'_>,
+        wrapped: &WrappedKey,
+    ) -> Result<DataKeyMaterial, CryptoError> {
+        let key = self.key(&wrapped.kek)?;
+        self.unwraps.fetch_add(1, Ordering::SeqCst);
+        if self.forgetful.load(Ordering::SeqCst) {
+            return Ok(DataKeyMaterial::from_bytes([0; 32]));
+        }
+        let plain = key.open(&wrapped.bytes, &binding.encode())?;
+        Ok(DataKeyMaterial::from_bytes(plain.as_slice().try_into().unwrap()))
+    }
+}
+
+async fn end_of(broker: &Broker, job: KeyJob) -> KeyJob {
+    let ended = async {
+        loop {
+            let now = broker.get_key_job(&job.id).await.unwrap();
+            if now.state != KeyJobState::Running {
+                return now;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the job ends")
+}
+
+async fn keks(world: &World) -> Vec<(String, u64)> {
+    world.storage.count_data_keys().await.unwrap()
+}
+
+/// A world whose keys have moved to the other backend.
+async fn moved(other: &Arc<Other>) -> World {
+    let mut world = World::start().await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    world.restart_among(vec![Arc::clone(other) as Arc<dyn KeyEncryption>]).await;
+    let job = world.broker.rotate_keys(&actor(), Some("other")).await.unwrap();
+    let job = end_of(&world.broker, job).await;
+    assert_eq!((job.state, job.step, job.skipped), (KeyJobState::Done, KeyJobStep::Working, 0), "{job:?}");
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_move_to_another_backend_and_back() {
+    let other = Other::new();
+    let mut world = moved(&other).await;
+    assert_eq!(keks(&world).await, [("other:1".to_owned(), 2)]);
+    world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
+    world.token(&[READ]).await.unwrap();
+    world.add_tenant("later").await;
+
+    let job = world.broker.rotate_keys(&actor(), None).await.unwrap();
+    assert_eq!(job.kek, "other:2", "a rotation stays where the keys are, and makes a version");
+    end_of(&world.broker, job).await;
+    let job = world.broker.rotate_keys(&actor(), Some("local")).await.unwrap();
+    end_of(&world.broker, job).await;
+    assert_eq!(keks(&world).await, [("local:1".to_owned(), 2)]);
+    for kek in ["other:1", "other:2"] {
+        world.broker.retire_kek(&actor(), kek).await.unwrap();
+    }
+    world.restart().await;
+    world.token(&[READ]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_does_not_give_back_what_it_wrapped_gets_no_keys() {
+    let other = Other::new();
+    let mut world = World::start().await;
+    world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
+    other.forgetful.store(true, Ordering::SeqCst);
+    let error = world.broker.rotate_keys(&actor(), Some("other")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::KeyNotReady);
+    assert!(error.message.contains("other:1 cannot be used"), "{error}");
+    assert!(keks(&world).await.iter().all(|(kek, _)| kek == "local:1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_new_backend_does_not_start() {
+    let world = moved(&Other::new()).await;
+    let error = world.another(|_| {}).await.err().unwrap();
+    assert_eq!(error.reason, Reason::StoredDataDamaged);
+    assert!(error.message.contains("other:1"), "{error}");
+}
+
+fn place(tenant: &tokenward_types::TenantId) -> Place<'_> {
+    Place::token(tenant, "con_x", "access_token", 1)
+}
+
+async fn seal(broker: &Broker) -> Result<(), Error> {
+    broker.sealer().seal(place(&tenant("acme")), b"text").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_backend_is_away_keys_in_memory_serve_until_they_expire() {
+    let other = Other::new();
+    let world = moved(&other).await;
+    world.token(&[READ]).await.unwrap();
+    seal(&world.broker).await.unwrap();
+    let unwraps = other.unwraps.load(Ordering::SeqCst);
+    other.away.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        world.token(&[READ]).await.unwrap();
+        seal(&world.broker).await.unwrap();
+    }
+    assert_eq!(other.unwraps.load(Ordering::SeqCst), unwraps, "neither asks the backend");
+    world.clock.advance(Duration::from_secs(3599));
+    seal(&world.broker).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(seal(&world.broker).await.unwrap_err().reason, Reason::EncryptionUnavailable);
+    other.away.store(false, Ordering::SeqCst);
+    seal(&world.broker).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_key_that_made_many_seals_is_replaced_and_its_rows_still_open() {
+    let mut world = World::start().await;
+    let connection = world.connect("acme", HUB, &["oauth", READ]).await;
+    world.storage.add_seals("acme", 1, MAX_SEALS / 4 * 3).await.unwrap();
+    world.restart().await;
+    seal(&world.broker).await.unwrap();
+    let keys = world.storage.list_data_keys("acme").await.unwrap();
+    assert_eq!(keys.iter().map(|key| (key.id, key.active)).collect::<Vec<_>>(), [(2, true), (1, false)]);
+    world.token(&[READ]).await.unwrap();
+    let row = world.row("acme", &connection.id).await;
+    assert_eq!(row.tokens.unwrap().access_token.data_key(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_key_that_made_all_its_seals_makes_no_more() {
+    let other = Other::new();
+    let mut world = moved(&other).await;
+    world.storage.add_seals("acme", 1, MAX_SEALS).await.unwrap();
+    world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
+    world.token(&[READ]).await.unwrap();
+    other.away.store(true, Ordering::SeqCst);
+    let error = seal(&world.broker).await.unwrap_err();
+    assert_eq!(error.reason, Reason::KeyNotReady, "{error}");
+    assert!(error.message.contains("all it may"), "{error}");
+    other.away.store(false, Ordering::SeqCst);
+    seal(&world.broker).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seals_are_counted_over_restarts() {
+    let mut world = World::start().await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    let before = world.storage.list_data_keys("acme").await.unwrap()[0].seals;
+    for _ in 0..3 {
+        for _ in 0..5 {
+            seal(&world.broker).await.unwrap();
+        }
+        world.restart().await;
+    }
+    let after = world.storage.list_data_keys("acme").await.unwrap()[0].seals;
+    assert!(after >= before + 15, "{before} became {after}");
+}

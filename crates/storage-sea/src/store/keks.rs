@@ -1,0 +1,287 @@
+//! Which key-encryption key wraps, and what it wraps.
+
+use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+};
+use tokenward_storage::{
+    Change, DataKeyRecord, Kek, KekState, KeyJobState, Result, RetireOutcome, Rewrap, StorageErrorKind,
+};
+use tokenward_types::{Sealed, Timestamp};
+
+use super::keys::model;
+use super::{SeaStorage, sealed};
+use crate::convert::{Row, Word};
+use crate::dialect;
+use crate::entity::{data_keys, keks, key_jobs};
+use crate::error::Inconsistent;
+use crate::session::Tx;
+
+/// Who changes states of key-encryption keys, or begins a job, does it alone.
+pub(super) const LOCK: &str = "keks";
+
+impl TryFrom<keks::Model> for Kek {
+    type Error = Inconsistent;
+
+    fn try_from(row: keks::Model) -> Result<Self, Inconsistent> {
+        let place = Row { table: "keks", key: &[&row.kek] };
+        Ok(Self {
+            state: place.word("state", &row.state)?,
+            created_at: Timestamp::from_micros(row.created_at),
+            activated_at: row.activated_at.map(Timestamp::from_micros),
+            replaced_at: row.replaced_at.map(Timestamp::from_micros),
+            unused_since: row.unused_since.map(Timestamp::from_micros),
+            retired_at: row.retired_at.map(Timestamp::from_micros),
+            kek: row.kek,
+        })
+    }
+}
+
+/// Keeps the active key-encryption key from being replaced until the transaction ends. An error if it is another one than
+/// `kek`; as long as none is active, any will do.
+pub(super) async fn hold_kek(tx: &Tx, kek: &str) -> Result<()> {
+    let is_active = keks::Column::State.eq(KekState::Active.word());
+    let active = keks::Entity::find().filter(is_active).lock(LockType::Share);
+    let active: Option<Kek> = tx.one(active).await?;
+    match active {
+        Some(active) if active.kek != kek => {
+            let detail = format!("{} is the active encryption key, not {kek}", active.kek);
+            Err(tx.error(StorageErrorKind::KeyReplaced).detail(detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Tx {
+    /// Keeps a scope's data keys from being deleted until the transaction ends, and makes sure that those are there which
+    /// sealed what is about to be stored. Whoever copies a ciphertext holds them too.
+    pub(super) async fn hold_data_keys(&self, scope: &str, sealed: &[Option<&Sealed>]) -> Result<()> {
+        use data_keys::Column;
+        let lock = dialect::shared_lock(self.conn.get_database_backend());
+        let held = data_keys::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::Scope.eq(scope))
+            .lock(lock)
+            .into_tuple::<i32>();
+        let held = self.check(held.all(&self.conn).await)?;
+        let mut needed = sealed.iter().flatten().filter_map(|sealed| sealed.data_key());
+        match needed.find(|id| !held.contains(id)) {
+            Some(gone) => {
+                let detail = format!("data key {gone} of {scope} is gone");
+                Err(self.error(StorageErrorKind::KeyReplaced).detail(detail))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl SeaStorage {
+    pub(super) async fn insert_kek(&self, kek: &str) -> Result<()> {
+        use keks::Column;
+        let known = keks::Entity::find_by_id(kek);
+        if self.db.read("kek.note").exists(known).await? {
+            return Ok(());
+        }
+        let tx = self.db.begin("kek.note").await?;
+        tx.lock(LOCK).await?;
+        if tx.exists(keks::Entity::find_by_id(kek)).await? {
+            return Ok(());
+        }
+        let insert = Query::insert()
+            .into_table(keks::Entity)
+            .columns([Column::Kek, Column::State, Column::CreatedAt])
+            .values_panic([
+                Expr::value(kek),
+                Expr::value(KekState::DecryptOnly.word()),
+                dialect::now_micros(tx.conn.get_database_backend()),
+            ])
+            .to_owned();
+        tx.execute(&insert).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn make_active(&self, kek: &str, former: Option<&str>) -> Result<bool> {
+        use keks::Column;
+        let tx = self.db.begin("kek.activate").await?;
+        tx.lock(LOCK).await?;
+        let active = keks::Entity::find().filter(Column::State.eq(KekState::Active.word()));
+        let active: Option<Kek> = tx.one(active).await?;
+        if active.as_ref().map(|active| &*active.kek) != former {
+            return Ok(false);
+        }
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let replace = keks::Entity::update_many()
+            .col_expr(Column::State, Expr::value(KekState::DecryptOnly.word()))
+            .col_expr(Column::ReplacedAt, now.clone().into())
+            .filter(Column::State.eq(KekState::Active.word()));
+        tx.update(replace).await?;
+        let activate = keks::Entity::update_many()
+            .col_expr(Column::State, Expr::value(KekState::Active.word()))
+            .col_expr(Column::ActivatedAt, now.into())
+            .col_expr(Column::ReplacedAt, Expr::value(None::<i64>))
+            .col_expr(Column::UnusedSince, Expr::value(None::<i64>))
+            .filter(Column::Kek.eq(kek))
+            .filter(Column::State.eq(KekState::DecryptOnly.word()));
+        if tx.update(activate).await? != 1 {
+            return Ok(false);
+        }
+        // The first one is no news to anybody, and a server of the version before could not read it.
+        if former.is_some() {
+            tx.log(&Change::Keys).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    pub(super) async fn make_retired(&self, kek: &str) -> Result<RetireOutcome> {
+        use keks::Column;
+        let tx = self.db.begin("kek.retire").await?;
+        tx.lock(LOCK).await?;
+        let stored: Option<Kek> = tx.one(keks::Entity::find_by_id(kek)).await?;
+        let Some(stored) = stored else { return Ok(RetireOutcome::Unknown) };
+        if stored.state == KekState::Retired {
+            return Ok(RetireOutcome::Retired);
+        }
+        let wrapped = data_keys::Entity::find().filter(data_keys::Column::Kek.eq(kek));
+        let data_keys = tx.check(wrapped.count(&tx.conn).await)?;
+        let job = key_jobs::Entity::find()
+            .filter(key_jobs::Column::Kek.eq(kek))
+            .filter(key_jobs::Column::State.eq(KeyJobState::Running.word()));
+        let job = tx.check(job.one(&tx.conn).await)?.map(|job| job.id);
+        let active = stored.state == KekState::Active;
+        if active || data_keys > 0 || job.is_some() {
+            return Ok(RetireOutcome::InUse { active, data_keys, job });
+        }
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let retire = keks::Entity::update_many()
+            .col_expr(Column::State, Expr::value(KekState::Retired.word()))
+            .col_expr(Column::RetiredAt, now.into())
+            .filter(Column::Kek.eq(kek));
+        tx.update(retire).await?;
+        tx.log(&Change::Keys).await?;
+        tx.commit().await?;
+        Ok(RetireOutcome::Retired)
+    }
+
+    pub(super) async fn mark_unused(&self) -> Result<()> {
+        use keks::Column;
+        let tx = self.db.begin("kek.note_unused").await?;
+        tx.lock(LOCK).await?;
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let wrapped = || {
+            let key = (data_keys::Entity, data_keys::Column::Kek);
+            Query::select()
+                .expr(Expr::value(1))
+                .from(data_keys::Entity)
+                .and_where(Expr::col(key).equals((keks::Entity, Column::Kek)))
+                .to_owned()
+        };
+        let unused = keks::Entity::update_many()
+            .col_expr(Column::UnusedSince, now.into())
+            .filter(Column::UnusedSince.is_null())
+            .filter(Column::State.ne(KekState::Active.word()))
+            .filter(Expr::exists(wrapped()).not());
+        tx.update(unused).await?;
+        let used = keks::Entity::update_many()
+            .col_expr(Column::UnusedSince, Expr::value(None::<i64>))
+            .filter(Column::UnusedSince.is_not_null())
+            .filter(Expr::exists(wrapped()));
+        tx.update(used).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn rewrap(&self, job: &str, rewraps: &[Rewrap]) -> Result<u64> {
+        let Some(first) = rewraps.first() else { return Ok(0) };
+        let tx = self.db.begin("data_key.rewrap").await?;
+        hold_kek(&tx, &first.kek).await?;
+        let rows = rewraps.iter().map(|rewrap| {
+            let former = &rewrap.former;
+            vec![
+                rewrap.kek.clone().into(),
+                rewrap.wrapped.clone().into(),
+                job.into(),
+                former.scope.clone().into(),
+                former.id.into(),
+                former.kek.clone().into(),
+                former.wrapped.clone().into(),
+            ]
+        });
+        let batch = sealed::Batch {
+            table: "data_keys",
+            sets: &[("kek", "text"), ("wrapped", "bytea"), ("settled_job", "text")],
+            keys: &[("scope", "text"), ("id", "int"), ("kek", "text"), ("wrapped", "bytea")],
+        };
+        let done = batch.update(&tx, rows.collect()).await?;
+        self.count_done(&tx, job, done, 0).await?;
+        tx.commit().await?;
+        Ok(done)
+    }
+
+    pub(super) async fn replace(&self, keys: &[DataKeyRecord]) -> Result<()> {
+        use data_keys::Column;
+        let Some(first) = keys.first() else { return Ok(()) };
+        let tx = self.db.begin("data_key.replace").await?;
+        hold_kek(&tx, &first.kek).await?;
+        let scopes = || Column::Scope.is_in(keys.iter().map(|key| &*key.scope));
+        let stored = data_keys::Entity::find()
+            .filter(scopes())
+            .order_by_asc(Column::Scope)
+            .order_by_asc(Column::Id)
+            .lock_exclusive();
+        let stored: Vec<DataKeyRecord> = tx.all(stored).await?;
+        let follows = |key: &&DataKeyRecord| {
+            let newest = stored.iter().filter(|other| other.scope == key.scope).map(|other| other.id).max();
+            newest.and_then(|newest| newest.checked_add(1)) == Some(key.id)
+        };
+        let following: Vec<_> = keys.iter().filter(follows).collect();
+        if following.is_empty() {
+            return Ok(());
+        }
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let update = data_keys::Entity::update_many()
+            .col_expr(Column::Active, Expr::value(false))
+            .col_expr(Column::ReplacedAt, now.into())
+            .filter(Column::Scope.is_in(following.iter().map(|key| &*key.scope)))
+            .filter(Column::Active.eq(true));
+        tx.update(update).await?;
+        let models = following.iter().map(|key| sea_orm::IntoActiveModel::into_active_model(model(key)));
+        let insert = data_keys::Entity::insert_many(models);
+        tx.check(insert.exec_without_returning(&tx.conn).await)?;
+        tx.log(&Change::Keys).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn remove_unused(&self, keys: &[(String, i32)]) -> Result<u64> {
+        use data_keys::Column;
+        let mut scopes: Vec<String> = keys.iter().map(|(scope, _)| scope.clone()).collect();
+        scopes.sort();
+        scopes.dedup();
+        if scopes.is_empty() {
+            return Ok(0);
+        }
+        let tx = self.db.begin("data_key.remove").await?;
+        let locked = data_keys::Entity::find()
+            .filter(Column::Scope.is_in(scopes.iter().map(String::as_str)))
+            .order_by_asc(Column::Scope)
+            .order_by_asc(Column::Id)
+            .lock_exclusive();
+        let locked: Vec<DataKeyRecord> = tx.all(locked).await?;
+        // Read after the lock: whoever stores something under one of them has committed, or waits and then finds it gone.
+        let used = sealed::count(&tx, &scopes).await?;
+        let mut removed = 0;
+        for key in locked.iter().filter(|key| !key.active) {
+            let is_named = keys.iter().any(|(scope, id)| *scope == key.scope && *id == key.id);
+            let is_used = used.iter().any(|(scope, id, _)| *scope == key.scope && *id == key.id);
+            if is_named && !is_used {
+                let delete = data_keys::Entity::delete_many()
+                    .filter(Column::Scope.eq(&*key.scope))
+                    .filter(Column::Id.eq(key.id));
+                removed += tx.delete(delete).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(removed)
+    }
+}

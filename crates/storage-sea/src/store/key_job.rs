@@ -1,0 +1,337 @@
+use async_trait::async_trait;
+use sea_orm::sea_query::{Expr, Query, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+};
+use tokenward_storage::{
+    Change, Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob, Page,
+    PageRequest, Result, StorageErrorKind,
+};
+use tokenward_types::Timestamp;
+
+use super::SeaStorage;
+use super::keks::LOCK;
+use super::keys::is_after;
+use crate::convert::{Row, Word};
+use crate::dialect;
+use crate::entity::key_jobs::{self, Column};
+use crate::entity::{data_keys, key_findings};
+use crate::error::Inconsistent;
+use crate::session::{Tx, cursor};
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+impl TryFrom<key_jobs::Model> for KeyJob {
+    type Error = Inconsistent;
+
+    fn try_from(row: key_jobs::Model) -> Result<Self, Inconsistent> {
+        let place = Row { table: "key_jobs", key: &[&row.id] };
+        Ok(Self {
+            kind: place.word("kind", &row.kind)?,
+            state: place.word("state", &row.state)?,
+            step: place.word("step", &row.step)?,
+            created_at: Timestamp::from_micros(row.created_at),
+            updated_at: Timestamp::from_micros(row.updated_at),
+            finished_at: row.finished_at.map(Timestamp::from_micros),
+            total: count(row.total),
+            done: count(row.done),
+            skipped: count(row.skipped),
+            id: row.id,
+            kek: row.kek,
+            scope: row.scope,
+            created_by: row.created_by,
+            message: row.message,
+        })
+    }
+}
+
+impl TryFrom<key_findings::Model> for KeyFinding {
+    type Error = Inconsistent;
+
+    fn try_from(row: key_findings::Model) -> Result<Self, Inconsistent> {
+        Ok(Self { scope: row.scope, place: row.place, problem: row.problem })
+    }
+}
+
+/// Whether a running job keeps another from beginning.
+fn gets_in_the_way(running: KeyJobKind, new: KeyJobKind) -> bool {
+    running == new || (running != KeyJobKind::Verify && new != KeyJobKind::Verify)
+}
+
+/// The data keys that a job has to go through.
+fn of_job(job: &key_jobs::Model) -> Condition {
+    use data_keys::Column as Of;
+    let is_this = |kind: KeyJobKind| job.kind == kind.word();
+    let mut keys = Condition::all();
+    if is_this(KeyJobKind::RotateData) {
+        keys = keys.add(Of::RetiringJob.eq(&*job.id));
+    } else if is_this(KeyJobKind::Rotate) {
+        keys = keys.add(Of::Kek.ne(&*job.kek));
+    } else if !job.scope.is_empty() {
+        keys = keys.add(Of::Scope.eq(&*job.scope));
+    }
+    keys
+}
+
+/// The column that says which job of a kind was last through with a data key: a verification runs beside others.
+fn mark(job: &key_jobs::Model) -> data_keys::Column {
+    if job.kind == KeyJobKind::Verify.word() {
+        data_keys::Column::CheckedJob
+    } else {
+        data_keys::Column::SettledJob
+    }
+}
+
+/// A job is not through with these.
+fn is_open(job: &key_jobs::Model) -> Condition {
+    Condition::any().add(mark(job).is_null()).add(mark(job).ne(&*job.id))
+}
+
+/// The data keys that it has to go through and is not through with.
+fn left(job: &key_jobs::Model) -> Condition {
+    of_job(job).add(is_open(job))
+}
+
+fn is_running(id: &str) -> Condition {
+    Condition::all().add(Column::Id.eq(id)).add(Column::State.eq(KeyJobState::Running.word()))
+}
+
+async fn running(tx: &Tx) -> Result<Vec<KeyJob>> {
+    let running = key_jobs::Entity::find()
+        .filter(Column::State.eq(KeyJobState::Running.word()))
+        .order_by_asc(Column::Id);
+    tx.all(running).await
+}
+
+impl SeaStorage {
+    /// Adds to what a job has done.
+    pub(super) async fn count_done(&self, tx: &Tx, id: &str, done: u64, skipped: u64) -> Result<()> {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let update = key_jobs::Entity::update_many()
+            .col_expr(Column::Done, Expr::col(Column::Done).add(number(done)))
+            .col_expr(Column::Skipped, Expr::col(Column::Skipped).add(number(skipped)))
+            .col_expr(Column::UpdatedAt, now)
+            .filter(Column::Id.eq(id));
+        tx.update(update).await.map(drop)
+    }
+
+    async fn change_running(&self, id: &str, ends: bool, changes: Vec<(Column, SimpleExpr)>) -> Result<bool> {
+        let tx = self.db.begin("key_job.change").await?;
+        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let mut update = key_jobs::Entity::update_many().col_expr(Column::UpdatedAt, now.clone());
+        if ends {
+            update = update.col_expr(Column::FinishedAt, now);
+        }
+        for (column, value) in changes {
+            update = update.col_expr(column, value);
+        }
+        let changed = tx.update(update.filter(is_running(id))).await? == 1;
+        tx.commit().await?;
+        Ok(changed)
+    }
+}
+
+#[async_trait]
+impl KeyJobStore for SeaStorage {
+    #[tracing::instrument(name = "db.key_job.create", level = "debug", skip_all)]
+    async fn create_key_job(&self, job: &NewKeyJob) -> Result<(KeyJob, bool)> {
+        use data_keys::Column as Of;
+        let tx = self.db.begin("key_job.create").await?;
+        tx.lock(LOCK).await?;
+        let in_the_way = running(&tx).await?.into_iter().find(|other| gets_in_the_way(other.kind, job.kind));
+        if let Some(other) = in_the_way {
+            return Ok((other, false));
+        }
+        let step = match job.kind {
+            KeyJobKind::Rotate => KeyJobStep::Spreading,
+            KeyJobKind::RotateData | KeyJobKind::Verify => KeyJobStep::Working,
+        };
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let insert = Query::insert()
+            .into_table(key_jobs::Entity)
+            .columns([
+                Column::Id,
+                Column::Kind,
+                Column::State,
+                Column::Step,
+                Column::Kek,
+                Column::Scope,
+                Column::CreatedBy,
+                Column::CreatedAt,
+                Column::UpdatedAt,
+                Column::Total,
+                Column::Done,
+                Column::Skipped,
+                Column::CursorScope,
+                Column::CursorId,
+                Column::Message,
+            ])
+            .values_panic([
+                Expr::value(&*job.id),
+                Expr::value(job.kind.word()),
+                Expr::value(KeyJobState::Running.word()),
+                Expr::value(step.word()),
+                Expr::value(&*job.kek),
+                Expr::value(&*job.scope),
+                Expr::value(&*job.created_by),
+                now.clone(),
+                now,
+                Expr::value(0_i64),
+                Expr::value(0_i64),
+                Expr::value(0_i64),
+                Expr::value(""),
+                Expr::value(0),
+                Expr::value(""),
+            ])
+            .to_owned();
+        tx.execute(&insert).await?;
+        if job.kind == KeyJobKind::RotateData {
+            let mut mark = data_keys::Entity::update_many().col_expr(Of::RetiringJob, Expr::value(&*job.id));
+            if !job.scope.is_empty() {
+                mark = mark.filter(Of::Scope.eq(&*job.scope));
+            }
+            tx.update(mark).await?;
+        }
+        let lost = || tx.error(StorageErrorKind::Internal).detail("the job is gone");
+        let row = tx.check(key_jobs::Entity::find_by_id(&*job.id).one(&tx.conn).await)?.ok_or_else(lost)?;
+        let total = tx.check(data_keys::Entity::find().filter(of_job(&row)).count(&tx.conn).await)?;
+        let update = key_jobs::Entity::update_many()
+            .col_expr(Column::Total, Expr::value(i64::try_from(total).unwrap_or(i64::MAX)))
+            .filter(Column::Id.eq(&*job.id));
+        tx.update(update).await?;
+        let created = tx.one(key_jobs::Entity::find_by_id(&*job.id)).await?.ok_or_else(lost)?;
+        tx.log(&Change::Keys).await?;
+        tx.commit().await?;
+        Ok((created, true))
+    }
+
+    #[tracing::instrument(name = "db.key_job.get", level = "debug", skip_all)]
+    async fn get_key_job(&self, id: &str) -> Result<Option<KeyJob>> {
+        self.db.read("key_job.get").one(key_jobs::Entity::find_by_id(id)).await
+    }
+
+    #[tracing::instrument(name = "db.key_job.list", level = "debug", skip_all)]
+    async fn list_key_jobs(&self, page: &PageRequest) -> Result<Page<KeyJob>> {
+        let select = key_jobs::Entity::find()
+            .apply_if(cursor(page), |select, after| select.filter(Column::Id.gt(after)));
+        self.db.read("key_job.list").page(select, Column::Id, page, |job: &KeyJob| &job.id).await
+    }
+
+    #[tracing::instrument(name = "db.key_job.list_running", level = "debug", skip_all)]
+    async fn running_key_jobs(&self) -> Result<Vec<KeyJob>> {
+        let running = key_jobs::Entity::find()
+            .filter(Column::State.eq(KeyJobState::Running.word()))
+            .order_by_asc(Column::Id);
+        self.db.read("key_job.list_running").all(running).await
+    }
+
+    #[tracing::instrument(name = "db.key_job.start_working", level = "debug", skip_all)]
+    async fn start_working(&self, id: &str) -> Result<bool> {
+        let tx = self.db.begin("key_job.start_working").await?;
+        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let update = key_jobs::Entity::update_many()
+            .col_expr(Column::Step, Expr::value(KeyJobStep::Working.word()))
+            .col_expr(Column::Message, Expr::value(""))
+            .col_expr(Column::UpdatedAt, now)
+            .filter(is_running(id))
+            .filter(Column::Step.eq(KeyJobStep::Spreading.word()));
+        let started = tx.update(update).await? == 1;
+        tx.commit().await?;
+        Ok(started)
+    }
+
+    #[tracing::instrument(name = "db.key_job.note", level = "debug", skip_all)]
+    async fn note_key_job(&self, id: &str, message: &str) -> Result<()> {
+        self.change_running(id, false, vec![(Column::Message, Expr::value(message))]).await.map(drop)
+    }
+
+    #[tracing::instrument(name = "db.key_job.finish", level = "debug", skip_all)]
+    async fn finish_key_job(&self, id: &str, state: KeyJobState, message: &str) -> Result<bool> {
+        let changes =
+            vec![(Column::State, Expr::value(state.word())), (Column::Message, Expr::value(message))];
+        self.change_running(id, true, changes).await
+    }
+
+    #[tracing::instrument(name = "db.key_job.claim", level = "debug", skip_all)]
+    async fn claim_data_keys(&self, id: &str, limit: u32) -> Result<Claim> {
+        use data_keys::Column as Of;
+        let tx = self.db.begin("key_job.claim").await?;
+        let job = key_jobs::Entity::find().filter(is_running(id)).lock_exclusive();
+        let Some(job) = tx.check(job.one(&tx.conn).await)? else {
+            return Ok(Claim { keys: Vec::new(), remaining: 0 });
+        };
+        let open = data_keys::Entity::find().filter(left(&job));
+        let remaining = tx.check(open.clone().count(&tx.conn).await)?;
+        let next = open
+            .filter(is_after(&job.cursor_scope, job.cursor_id))
+            .order_by_asc(Of::Scope)
+            .order_by_asc(Of::Id)
+            .limit(u64::from(limit));
+        let keys: Vec<tokenward_storage::DataKeyRecord> = tx.all(next).await?;
+        let (scope, number) = keys.last().map_or(("", 0), |key| (&*key.scope, key.id));
+        let total = count(job.done).saturating_add(remaining);
+        let update = key_jobs::Entity::update_many()
+            .col_expr(Column::CursorScope, Expr::value(scope))
+            .col_expr(Column::CursorId, Expr::value(number))
+            .col_expr(Column::Total, Expr::value(i64::try_from(total).unwrap_or(i64::MAX)))
+            .filter(Column::Id.eq(id));
+        tx.update(update).await?;
+        tx.commit().await?;
+        Ok(Claim { keys, remaining })
+    }
+
+    #[tracing::instrument(name = "db.key_job.settle", level = "debug", skip_all)]
+    async fn settle_data_keys(&self, id: &str, keys: &[(String, i32)], skipped: bool) -> Result<()> {
+        use data_keys::Column as Of;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let tx = self.db.begin("key_job.settle").await?;
+        let job = tx.check(key_jobs::Entity::find_by_id(id).one(&tx.conn).await)?;
+        let Some(job) = job else { return Ok(()) };
+        let mut settled = 0;
+        for piece in keys.chunks(400) {
+            let named = piece.iter().fold(Condition::any(), |any, (scope, number)| {
+                any.add(Condition::all().add(Of::Scope.eq(&**scope)).add(Of::Id.eq(*number)))
+            });
+            let update = data_keys::Entity::update_many()
+                .col_expr(mark(&job), Expr::value(id))
+                .filter(named)
+                .filter(is_open(&job));
+            settled += tx.update(update).await?;
+        }
+        self.count_done(&tx, id, settled, if skipped { settled } else { 0 }).await?;
+        tx.commit().await
+    }
+
+    #[tracing::instrument(name = "db.key_job.add_findings", level = "debug", skip_all)]
+    async fn add_key_findings(&self, id: &str, findings: &[KeyFinding]) -> Result<()> {
+        use key_findings::Column as Of;
+        let tx = self.db.begin("key_job.add_findings").await?;
+        for finding in findings {
+            let row = key_findings::Model {
+                job_id: id.to_owned(),
+                scope: finding.scope.clone(),
+                place: finding.place.clone(),
+                problem: finding.problem.clone(),
+            };
+            tx.insert_if_absent(row, [Of::JobId, Of::Scope, Of::Place]).await?;
+        }
+        tx.commit().await
+    }
+
+    #[tracing::instrument(name = "db.key_job.list_findings", level = "debug", skip_all)]
+    async fn list_key_findings(&self, id: &str, limit: u32) -> Result<Vec<KeyFinding>> {
+        use key_findings::Column as Of;
+        let select = key_findings::Entity::find()
+            .filter(Of::JobId.eq(id))
+            .order_by_asc(Of::Scope)
+            .order_by_asc(Of::Place)
+            .limit(u64::from(limit));
+        self.db.read("key_job.list_findings").all(select).await
+    }
+}

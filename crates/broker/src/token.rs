@@ -81,7 +81,8 @@ fn keep(token: &str) -> (Zeroizing<Box<[u8]>>, Form) {
     }
 }
 
-/// Where a token comes from and what it is good for.
+/// Where a token comes from and what it is good for. Not a part of [`LiveToken`] as it stands: laid out one by one, the small
+/// fields share a word, and each token takes 16 bytes less.
 pub struct TokenFacts {
     /// When it was requested.
     pub issued_at: Timestamp,

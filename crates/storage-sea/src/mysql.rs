@@ -66,8 +66,10 @@ async fn open(config: &ServerConfig, options: MySqlConnectOptions) -> Result<Sea
         patience: patience.clone(),
     });
     let pool = SqlxMySqlConnector::from_sqlx_mysql_pool(pool);
-    let database = Database { read: pool.clone(), write: pool, patience, migrations: Some(server) };
-    Ok(SeaStorage::new(database, None).with_begins(config.max_connections, config.acquire_timeout))
+    Ok(SeaStorage::new(
+        Database { read: pool.clone(), write: pool, patience, migrations: Some(server) },
+        None,
+    ))
 }
 
 async fn version(connection: &mut MySqlConnection) -> sqlx::Result<String> {

@@ -51,8 +51,7 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
         })
         .connect_lazy_with(options);
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-    let database = Database { read: pool.clone(), write: pool, patience, migrations: None };
-    Ok(SeaStorage::new(database, None).with_begins(config.max_connections, config.acquire_timeout))
+    Ok(SeaStorage::new(Database { read: pool.clone(), write: pool, patience, migrations: None }, None))
 }
 
 /// What a session is set to. Not by the connection's options, which poolers do not pass on.

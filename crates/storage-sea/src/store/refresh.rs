@@ -107,7 +107,6 @@ impl RefreshStore for SeaStorage {
         connection: &ConnectionId,
         begin: &BeginAttempt,
     ) -> Result<Option<Attempt>> {
-        let _turn = self.begins.turn().await?;
         let tx = self.db.begin("attempt.begin").await?;
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let fence = begin.seen_lease_fence + 1;

@@ -72,8 +72,12 @@ async fn open(
 
 async fn generate(sealer: &Sealer, clock: &dyn Clock) -> Result<IssuerKey, Failure> {
     let (private_key, public_key, kid) = BuiltinIssuer::generate_key();
-    let sealed = sealer.seal(place(&kid), &private_key).await?;
-    Ok(IssuerKey { kid, sealed, public_key: public_key.to_vec(), created_at: clock.now() })
+    Ok(IssuerKey {
+        sealed: sealer.seal(place(&kid), &private_key).await?,
+        kid,
+        public_key: public_key.to_vec(),
+        created_at: clock.now(),
+    })
 }
 
 async fn create_another(storage: &dyn Storage, sealer: &Sealer, clock: &dyn Clock) -> Result<(), Failure> {

@@ -26,20 +26,28 @@ struct Aliases {
     seed: u32,
 }
 
-async fn aliases(test: &'static str) -> Option<Aliases> {
+/// A number that no test of any process has had.
+fn fresh_seed() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    assert!(count < 500, "the numbers of the next process begin here");
+    std::process::id() * 500 + count
+}
+
+async fn aliases(test: &'static str) -> Option<Aliases> {
     let url = parts::moto_url(test)?;
     let http = aws_smithy_http_client::Builder::new().build_http();
     let shared =
         aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(Region::new(REGION));
     let shared = shared.endpoint_url(&url).load().await;
-    let name = format!("tokenward-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let seed = fresh_seed();
+    let name = format!("tokenward-{seed}");
     let aliases = Aliases {
         url,
         client: Client::new(&shared),
         previous: format!("alias/{name}-previous"),
         newest: format!("alias/{name}"),
-        seed: std::process::id() * 100 + COUNT.load(Ordering::Relaxed),
+        seed,
     };
     let first = aliases.make_seeded().await;
     aliases.point(&aliases.newest, &first).await;
@@ -74,8 +82,8 @@ impl Aliases {
         let _one = self.lock();
         self.seed(self.seed).await;
         let key = self.create().await;
-        // What comes next must not take the identifiers that came after the same seed before.
-        self.seed(self.seed ^ 0x4000_0000 ^ std::process::id().rotate_left(7)).await;
+        // What comes next must not take an identifier that came after a seed before.
+        self.seed(fresh_seed()).await;
         key
     }
 

@@ -44,15 +44,17 @@ fn read(section: &Section, credentials: Option<&Path>) -> Result<LocalKeys, Prob
         }
         (key, key_file) => {
             let text = read_secret(section, "key", key, key_file.as_ref())?;
-            Ok(LocalKeys::new(parse(section.option("key"), &text)?, None))
+            Ok(LocalKeys::new(parse(&section.option("key"), &text)?, None))
         }
     }
 }
 
-fn parse(at: String, text: &SecretString) -> Result<Keyring, Problems> {
+fn parse(at: &str, text: &SecretString) -> Result<Keyring, Problems> {
     keyring::parse(text.expose_secret()).map_err(|messages| {
         let mut problems = Problems::new();
-        messages.into_iter().for_each(|message| problems.add(&at, message));
+        for message in messages {
+            problems.add(at, message);
+        }
         problems
     })
 }
@@ -74,7 +76,7 @@ impl KeyFile {
         }
         let keyring = problems
             .check(read_secret(&self.section, "key", None, Some(&self.path)))
-            .and_then(|text| problems.check(parse(at, &text)));
+            .and_then(|text| problems.check(parse(&at, &text)));
         match keyring {
             Some(keyring) if problems.is_empty() => Ok(keyring),
             _ => Err(problems),

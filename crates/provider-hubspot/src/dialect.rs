@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use tokenward_provider::{
-    AuthorizeRequest, ClientCredentials, Dialect, ErrorAnswer, ErrorClass, Fields, Form, OAuth2Flow,
-    Operation, TokenFacts, probe_by_introspection, with_query,
+    AnswerFacts, AuthorizeRequest, ClientCredentials, Dialect, ErrorAnswer, ErrorClass, Fields, Form,
+    OAuth2Flow, Operation, probe_by_introspection, with_query,
 };
 use tokenward_types::{AccountId, ExposeSecret};
 use url::Url;
@@ -12,8 +12,8 @@ pub(crate) struct HubSpotDialect;
 
 #[async_trait]
 impl Dialect for HubSpotDialect {
-    fn token_facts(&self, fields: &Fields) -> TokenFacts {
-        TokenFacts {
+    fn token_facts(&self, fields: &Fields) -> AnswerFacts {
+        AnswerFacts {
             scopes: fields.scope_list("scopes").or_else(|| fields.scope_text("scope")),
             account: fields.account("hub_id"),
             account_name: fields.name("hub_domain"),

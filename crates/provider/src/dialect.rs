@@ -62,7 +62,7 @@ impl ErrorAnswer<'_> {
 
 /// What an answer says about a token beside the token itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenFacts {
+pub struct AnswerFacts {
     /// Its scopes.
     pub scopes: Option<Scopes>,
     /// The account that it is for.
@@ -75,10 +75,10 @@ pub struct TokenFacts {
 #[async_trait]
 pub trait Dialect: Send + Sync + Sized + 'static {
     /// What a token answer says about the token.
-    fn token_facts(&self, fields: &Fields) -> TokenFacts;
+    fn token_facts(&self, fields: &Fields) -> AnswerFacts;
 
     /// What an introspection answer says about the token.
-    fn introspection_facts(&self, fields: &Fields) -> TokenFacts {
+    fn introspection_facts(&self, fields: &Fields) -> AnswerFacts {
         self.token_facts(fields)
     }
 
@@ -145,8 +145,8 @@ pub struct StandardDialect {
 }
 
 impl Dialect for StandardDialect {
-    fn token_facts(&self, fields: &Fields) -> TokenFacts {
-        TokenFacts {
+    fn token_facts(&self, fields: &Fields) -> AnswerFacts {
+        AnswerFacts {
             scopes: fields.scope_text("scope"),
             account: fields.account(&self.account_field),
             account_name: self.account_name_field.as_deref().and_then(|path| fields.name(path)),

@@ -21,7 +21,7 @@ use tokenward_types::Clock;
 
 pub use answer::{ExpiresIn, Introspection, MAX_LIFETIME, TokenAnswer, TokenHint};
 pub use dialect::{
-    Dialect, ErrorAnswer, Operation, StandardDialect, TokenFacts, probe_by_introspection, with_query,
+    AnswerFacts, Dialect, ErrorAnswer, Operation, StandardDialect, probe_by_introspection, with_query,
 };
 pub use error::{ErrorClass, ProviderError};
 pub use fields::Fields;

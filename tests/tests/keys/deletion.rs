@@ -39,7 +39,7 @@ async fn a_backup_opens_while_the_key_that_wrapped_it_exists_and_not_after() {
     std::fs::copy(&file, &now).unwrap();
     let put = |from: &std::path::Path| {
         for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(folder.join(&format!("tokenward.db{end}")));
+            let _ = std::fs::remove_file(folder.join(format!("tokenward.db{end}")));
         }
         std::fs::copy(from, &file).unwrap();
     };

@@ -42,7 +42,7 @@ impl Traffic {
 
     async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("no call failed");
+        self.task.await.unwrap();
         self.calls.load(Ordering::Relaxed)
     }
 }

@@ -88,7 +88,7 @@ pub(crate) async fn end_of(world: &World, job: &str) -> KeyJob {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(tokenward_tests::PATIENCE, waiting).await.expect("the job ends")
+    tokio::time::timeout(tokenward_tests::PATIENCE, waiting).await.unwrap()
 }
 
 /// Opens everything that is stored: all of it must decrypt.

@@ -144,7 +144,7 @@ impl Broker {
         let backends = self.sealer().backends();
         let outcome = async {
             let wrapped = backends.wrap(kek, &binding, &key).await?;
-            Ok::<_, tokenward_crypto::CryptoError>(backends.unwrap(&binding, &wrapped).await?)
+            backends.unwrap(&binding, &wrapped).await
         };
         let not_ready = |detail: String| {
             Error::new(Reason::KeyNotReady, format!("{kek} cannot be used: a trial failed: {detail}"))

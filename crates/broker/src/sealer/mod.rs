@@ -370,7 +370,7 @@ impl Sealer {
                     return Err(Error::not_found("tenant", scope).internal(error));
                 }
                 Err(error) if error.kind() == StorageErrorKind::KeyReplaced && tries < MAX_TRIES => {
-                    tries += 1
+                    tries += 1;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -114,12 +114,12 @@ impl SeaStorage {
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let replace = keks::Entity::update_many()
             .col_expr(Column::State, Expr::value(KekState::DecryptOnly.word()))
-            .col_expr(Column::ReplacedAt, now.clone().into())
+            .col_expr(Column::ReplacedAt, now.clone())
             .filter(Column::State.eq(KekState::Active.word()));
         tx.update(replace).await?;
         let activate = keks::Entity::update_many()
             .col_expr(Column::State, Expr::value(KekState::Active.word()))
-            .col_expr(Column::ActivatedAt, now.into())
+            .col_expr(Column::ActivatedAt, now)
             .col_expr(Column::ReplacedAt, Expr::value(None::<i64>))
             .col_expr(Column::UnusedSince, Expr::value(None::<i64>))
             .filter(Column::Kek.eq(kek))
@@ -157,7 +157,7 @@ impl SeaStorage {
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let retire = keks::Entity::update_many()
             .col_expr(Column::State, Expr::value(KekState::Retired.word()))
-            .col_expr(Column::RetiredAt, now.into())
+            .col_expr(Column::RetiredAt, now)
             .filter(Column::Kek.eq(kek));
         tx.update(retire).await?;
         tx.log(&Change::Keys).await?;
@@ -179,7 +179,7 @@ impl SeaStorage {
                 .to_owned()
         };
         let unused = keks::Entity::update_many()
-            .col_expr(Column::UnusedSince, now.into())
+            .col_expr(Column::UnusedSince, now)
             .filter(Column::UnusedSince.is_null())
             .filter(Column::State.ne(KekState::Active.word()))
             .filter(Expr::exists(wrapped()).not());
@@ -242,7 +242,7 @@ impl SeaStorage {
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let update = data_keys::Entity::update_many()
             .col_expr(Column::Active, Expr::value(false))
-            .col_expr(Column::ReplacedAt, now.into())
+            .col_expr(Column::ReplacedAt, now)
             .filter(Column::Scope.is_in(following.iter().map(|key| &*key.scope)))
             .filter(Column::Active.eq(true));
         tx.update(update).await?;

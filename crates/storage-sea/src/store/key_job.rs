@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
@@ -110,7 +110,7 @@ impl SeaStorage {
     /// Adds to what a job has done.
     pub(super) async fn count_done(&self, tx: &Tx, id: &str, done: u64, skipped: u64) -> Result<()> {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let now = dialect::now_micros(tx.conn.get_database_backend());
         let update = key_jobs::Entity::update_many()
             .col_expr(Column::Done, Expr::col(Column::Done).add(number(done)))
             .col_expr(Column::Skipped, Expr::col(Column::Skipped).add(number(skipped)))
@@ -119,9 +119,9 @@ impl SeaStorage {
         tx.update(update).await.map(drop)
     }
 
-    async fn change_running(&self, id: &str, ends: bool, changes: Vec<(Column, SimpleExpr)>) -> Result<bool> {
+    async fn change_running(&self, id: &str, ends: bool, changes: Vec<(Column, Expr)>) -> Result<bool> {
         let tx = self.db.begin("key_job.change").await?;
-        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let now = dialect::now_micros(tx.conn.get_database_backend());
         let mut update = key_jobs::Entity::update_many().col_expr(Column::UpdatedAt, now.clone());
         if ends {
             update = update.col_expr(Column::FinishedAt, now);
@@ -129,9 +129,9 @@ impl SeaStorage {
         for (column, value) in changes {
             update = update.col_expr(column, value);
         }
-        let changed = tx.update(update.filter(is_running(id))).await? == 1;
+        let was_running = tx.update(update.filter(is_running(id))).await? == 1;
         tx.commit().await?;
-        Ok(changed)
+        Ok(was_running)
     }
 }
 
@@ -232,7 +232,7 @@ impl KeyJobStore for SeaStorage {
     #[tracing::instrument(name = "db.key_job.start_working", level = "debug", skip_all)]
     async fn start_working(&self, id: &str) -> Result<bool> {
         let tx = self.db.begin("key_job.start_working").await?;
-        let now: SimpleExpr = dialect::now_micros(tx.conn.get_database_backend()).into();
+        let now = dialect::now_micros(tx.conn.get_database_backend());
         let update = key_jobs::Entity::update_many()
             .col_expr(Column::Step, Expr::value(KeyJobStep::Working.word()))
             .col_expr(Column::Message, Expr::value(""))

@@ -99,7 +99,7 @@ impl KeyStore for SeaStorage {
             let now = dialect::now_micros(tx.conn.get_database_backend());
             let update = data_keys::Entity::update_many()
                 .col_expr(Column::Active, Expr::value(false))
-                .col_expr(Column::ReplacedAt, now.into())
+                .col_expr(Column::ReplacedAt, now)
                 .filter(Column::Scope.eq(&*key.scope))
                 .filter(Column::Active.eq(true));
             tx.update(update).await?;

@@ -180,12 +180,11 @@ impl Fixture {
     /// What the backend itself holds becomes these keys.
     fn keys(&self, keys: &[(u32, u8)]) -> Arc<dyn KeyEncryption> {
         let keys: Ring = keys.iter().map(|(version, byte)| (*version, [*byte; 32])).collect();
-        let ring = match self.careless {
-            Careless::Stale => Arc::new(Mutex::new(keys)),
-            _ => {
-                *self.ring.lock() = keys;
-                Arc::clone(&self.ring)
-            }
+        let ring = if self.careless == Careless::Stale {
+            Arc::new(Mutex::new(keys))
+        } else {
+            *self.ring.lock() = keys;
+            Arc::clone(&self.ring)
         };
         Arc::new(Keys { careless: self.careless, ring })
     }

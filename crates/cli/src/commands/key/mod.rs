@@ -82,7 +82,7 @@ enum KeyCommand {
     #[command(after_help = "Example:\n  tokenward key retire local:1")]
     Retire {
         /// Its name, as `key status` shows it.
-        key: String,
+        name: String,
     },
     /// Open every stored secret, and report those that do not decrypt.
     #[command(after_help = "Example:\n  tokenward key verify")]
@@ -116,8 +116,8 @@ pub(super) async fn run(args: &KeyArgs) -> Result<(), Failure> {
     let (job, wait) = match &args.command {
         KeyCommand::Generate { .. } => return Ok(()),
         KeyCommand::Status { data_keys } => return status::run(&mut client, output, *data_keys).await,
-        KeyCommand::Retire { key } => {
-            let request = RetireEncryptionKeyRequest { name: key.clone() };
+        KeyCommand::Retire { name } => {
+            let request = RetireEncryptionKeyRequest { name: name.clone() };
             return output
                 .one(&status::KeyView::from(client.retire_encryption_key(request).await?.into_inner()));
         }

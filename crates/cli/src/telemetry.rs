@@ -13,8 +13,8 @@ use tracing_subscriber::registry;
 
 /// Libraries that see headers, bodies and SQL parameters, which hold tokens and secrets. Below INFO they would print them,
 /// so no filter can make them say more.
-const CAPPED: [&str; 10] =
-    ["axum", "h2", "hyper", "hyper_util", "reqwest", "rustls", "sea_orm", "sqlx", "tonic", "tower"];
+const CAPPED: [&str; 11] =
+    ["aws", "axum", "h2", "hyper", "hyper_util", "reqwest", "rustls", "sea_orm", "sqlx", "tonic", "tower"];
 
 /// Checks a filter.
 pub(crate) fn check(log: &Log, problems: &mut Problems) {
@@ -133,6 +133,7 @@ mod tests {
     #[test]
     fn parts_of_capped_libraries_are_capped_and_others_are_not() {
         assert!(is_part_of("sqlx_core", "sqlx") && is_part_of("h2", "h2"));
+        assert!(is_part_of("aws_smithy_runtime", "aws") && is_part_of("aws_config", "aws"));
         assert!(!is_part_of("h2x", "h2") && !is_part_of("tokenward_server", "tower"));
     }
 

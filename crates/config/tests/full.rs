@@ -11,7 +11,7 @@ fn text() -> String {
     std::fs::read_to_string(path).expect("the reference configuration is there")
 }
 
-/// Uncomments the options without defaults, all but the other two `[storage]`.
+/// Uncomments the options without defaults, all but the other `[storage]` and `[encryption]`.
 fn uncommented() -> String {
     let text = text();
     let text = text.split("# ---- Instead of SQLite").next().unwrap();

@@ -225,12 +225,14 @@ impl SeaStorage {
         let tx = self.db.begin("data_key.replace").await?;
         hold_kek(&tx, &first.kek).await?;
         let scopes = || Column::Scope.is_in(keys.iter().map(|key| &*key.scope));
-        let stored = data_keys::Entity::find()
+        let locked = data_keys::Entity::find()
             .filter(scopes())
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id)
             .lock_exclusive();
-        let stored: Vec<DataKeyRecord> = tx.all(stored).await?;
+        let _: Vec<DataKeyRecord> = tx.all(locked.clone()).await?;
+        // Read again: what another one inserted while this waited for its lock is not in the first reading (PostgreSQL).
+        let stored: Vec<DataKeyRecord> = tx.all(locked).await?;
         let follows = |key: &&DataKeyRecord| {
             let newest = stored.iter().filter(|other| other.scope == key.scope).map(|other| other.id).max();
             newest.and_then(|newest| newest.checked_add(1)) == Some(key.id)

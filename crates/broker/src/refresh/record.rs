@@ -203,6 +203,12 @@ impl Broker {
                     let (from, to) = (state_name(row.state), state_name(stored.state));
                     audit::state_change(&row.tenant, &row.id, from, to, "refreshed");
                 }
+                tracing::debug!(
+                    tenant = %row.tenant,
+                    connection = %row.id,
+                    fence = stored.grant_fence,
+                    "a refreshed token is stored"
+                );
                 self.resolve_older(&stored).await;
                 self.show(&stored, Some(&live));
                 Ok(live)

@@ -88,7 +88,8 @@ impl Gated {
         }
         match pass {
             Pass::Go => at_once(&self.home, call),
-            Pass::Away => Err(Self::away(step)),
+            // Only the vendor is late.
+            Pass::Away | Pass::Late => Err(Self::away(step)),
             Pass::Lost => {
                 at_once(&self.home, call).ok();
                 Err(StorageError::new(StorageErrorKind::OutcomeUnknown, step))

@@ -209,7 +209,6 @@ impl Broker {
                     fence = stored.grant_fence,
                     "a refreshed token is stored"
                 );
-                self.resolve_older(&stored).await;
                 self.show(&stored, Some(&live));
                 Ok(live)
             }
@@ -232,16 +231,6 @@ impl Broker {
             CommitOutcome::Gone => {
                 self.forget_tenant(&row.tenant);
                 Err(Error::not_found("connection", &row.id))
-            }
-        }
-    }
-
-    /// Attempts from before this one that are old enough to be over: their tokens no longer matter.
-    async fn resolve_older(&self, stored: &Connection) {
-        let Ok(attempts) = self.storage().list_attempts(&stored.tenant, &stored.id).await else { return };
-        for attempt in attempts {
-            if attempt.fence < stored.grant_fence && self.is_over(&stored.provider, &attempt) {
-                self.end_attempt(stored, attempt.fence, true).await;
             }
         }
     }

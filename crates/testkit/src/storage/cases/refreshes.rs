@@ -17,7 +17,12 @@ const NONE: [i64; 0] = [];
 
 async fn committed(storage: &Arc<dyn Storage>, commit: &RefreshCommit) -> Connection {
     match storage.commit_refresh(commit).await.unwrap() {
-        CommitOutcome::Committed(connection) => *connection,
+        CommitOutcome::Committed(connection) => {
+            // What is left of another's lease runs down.
+            let row = |row: &Connection| Connection { lease: None, ..row.clone() };
+            assert_eq!(row(&connection), row(&current(storage, &connection).await), "as it is stored");
+            *connection
+        }
         other => panic!("it must be committed: {other:?}"),
     }
 }

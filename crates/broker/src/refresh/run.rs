@@ -324,12 +324,12 @@ impl Broker {
             secret_version: Some(secret_version),
             now: self.now(),
         };
-        let attempt = self.storage().begin_attempt(&row.tenant, &row.id, &begin).await?;
-        if attempt.is_some() && row.lease.is_some() {
+        let fence = self.storage().begin_attempt(&row.tenant, &row.id, &begin).await?;
+        if fence.is_some() && row.lease.is_some() {
             // It was not released: its holder is gone, or takes longer than it may.
             self.metrics().refresh_takeovers.inc();
         }
-        Ok(attempt.map(|attempt| Held { fence: attempt.fence, since }))
+        Ok(fence.map(|fence| Held { fence, since }))
     }
 
     /// Spends a refresh token, unless so much of the lease is gone that the call might outlive it.

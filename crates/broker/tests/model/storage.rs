@@ -350,7 +350,7 @@ impl RefreshStore for Gated {
         tenant: &TenantId,
         connection: &ConnectionId,
         begin: &BeginAttempt,
-    ) -> Result<Option<Attempt>> {
+    ) -> Result<Option<i64>> {
         self.step("begin", self.inner.begin_attempt(tenant, connection, begin)).await
     }
 

@@ -106,7 +106,7 @@ impl RefreshStore for SeaStorage {
         tenant: &TenantId,
         connection: &ConnectionId,
         begin: &BeginAttempt,
-    ) -> Result<Option<Attempt>> {
+    ) -> Result<Option<i64>> {
         let tx = self.db.begin("attempt.begin").await?;
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let fence = begin.seen_lease_fence + 1;
@@ -126,10 +126,8 @@ impl RefreshStore for SeaStorage {
             return Ok(None);
         }
         insert_attempt(&tx, tenant, connection, begin).await?;
-        let key = (tenant.to_string(), connection.to_string(), fence);
-        let attempt = tx.one(attempts::Entity::find_by_id(key)).await?;
         tx.commit().await?;
-        Ok(attempt)
+        Ok(Some(fence))
     }
 
     #[tracing::instrument(name = "db.attempt.commit", level = "debug", skip_all)]

@@ -84,7 +84,7 @@ impl Broker {
         Ok(true)
     }
 
-    fn rotation_of(&self, provider: &ProviderName) -> Rotation {
+    pub(super) fn rotation_of(&self, provider: &ProviderName) -> Rotation {
         self.provider(provider).map_or(Rotation::None, |provider| provider.info().rotation)
     }
 

@@ -25,6 +25,8 @@ use crate::{Error, Reason};
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long one look may take before the database counts as away.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// How many looks a caller waits for.
+const MAX_LOOKS: usize = 3;
 /// How long memory answers after a look that succeeded: within the two seconds in which a change holds everywhere, and longer
 /// than it takes to notice that the database is away.
 const FRESH_FOR: Duration = Duration::from_millis(1900);
@@ -152,9 +154,12 @@ impl Broker {
     /// `StateStale` when the database is away, and was for too long; `CallerBlocked` when the principal was blocked since its
     /// call was let in.
     pub(crate) async fn ensure_fresh(&self, principal: &Principal) -> Result<(), Error> {
-        if !self.is_fresh() {
+        let mut looks = 0;
+        while !self.is_fresh() {
             let outcome = self.look_unless_fresh().await;
-            if !self.is_fresh() {
+            looks += 1;
+            // A look that succeeded but began before this process stood still is too old already: the next one is not.
+            if !self.is_fresh() && (outcome.is_err() || looks >= MAX_LOOKS) {
                 return Err(outcome.err().map_or_else(stale, |error| stale().internal(error)));
             }
         }
@@ -170,10 +175,13 @@ impl Broker {
         let following = self.following();
         let ended = following.ended.load(Ordering::Acquire);
         let mut reading = following.reading.lock().await;
-        if following.ended.load(Ordering::Acquire) != ended || self.is_fresh() {
-            return reading.failure.clone().map_or(Ok(()), Err);
+        if self.is_fresh() {
+            return Ok(());
         }
-        self.look_with(&mut reading).await
+        match &reading.failure {
+            Some(failure) if following.ended.load(Ordering::Acquire) != ended => Err(failure.clone()),
+            _ => self.look_with(&mut reading).await,
+        }
     }
 
     /// Looks at the log now.

@@ -50,6 +50,7 @@ impl Broker {
     /// why there is no new one.
     pub async fn token(&self, request: &TokenRequest<'_>) -> Result<Token, Error> {
         let tenant = validate(request)?;
+        let started = self.clock().monotonic();
         let mut left = MAX_REFRESHES;
         let mut brought: Option<Arc<LiveToken>> = None;
         let mut failed: Option<Error> = None;
@@ -95,7 +96,20 @@ impl Broker {
             self.metrics().cache_misses.inc();
             let refresh = self.refresh(&entry.tenant, &entry.id, want);
             let client = entry.oauth_client.as_ref();
-            match self.patiently(&entry.tenant, &entry.id, client, refresh).await {
+            let refresh = self.patiently(&entry.tenant, &entry.id, client, refresh);
+            // Who can be given a token that still lives need not go away with nothing.
+            let patience = request.patience.filter(|_| self.living(entry, now).is_some());
+            let refreshed = match patience.map(|patience| patience - patience / 10) {
+                Some(patience) => tokio::select! {
+                    biased;
+                    refreshed = refresh => refreshed,
+                    () = self.timer().sleep(patience.saturating_sub(self.clock().monotonic().since(started))) => {
+                        Err(takes_too_long())
+                    }
+                },
+                None => refresh.await,
+            };
+            match refreshed {
                 Ok(live) => brought = Some(live),
                 Err(error) if is_about_refreshing(error.reason) => failed = Some(error),
                 Err(error) => return Err(error),
@@ -199,6 +213,14 @@ fn is_about_refreshing(reason: Reason) -> bool {
             | Reason::StoredDataDamaged
             | Reason::Internal
     )
+}
+
+fn takes_too_long() -> Error {
+    Error::new(
+        Reason::ProviderUnavailable,
+        "the token is being refreshed, which takes longer than the call may",
+    )
+    .retry_after(Duration::from_secs(1))
 }
 
 fn expires_at_once() -> Error {

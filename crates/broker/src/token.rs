@@ -29,6 +29,8 @@ pub struct TokenRequest<'a> {
     pub connection: &'a str,
     /// The account; empty for any.
     pub account: &'a str,
+    /// How long the caller waits for the answer.
+    pub patience: Option<Duration>,
 }
 
 /// An access token in memory. There may be a hundred thousand of these, and the token is most of each: what is written in

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_replica_has_time_from_the_change_and_from_its_return() {
-        let life = Life { born: 0, serving: Some(0), end: None, frozen: Spans::default() };
+        let life = Life { born: 0, serving: Some(0), stopping: None, end: None, frozen: Spans::default() };
         let cut = Spans::of(Span::new(1_000, 5_000));
         let replica = ReplicaHistory { lives: vec![life], storage_cut: cut, ..ReplicaHistory::default() };
         let history = History { replicas: vec![replica], ..History::default() };

@@ -25,6 +25,8 @@ pub struct Life {
     pub born: i64,
     /// When it first answered.
     pub serving: Option<i64>,
+    /// When it was told to stop: it finishes what it is at, and takes no more calls.
+    pub stopping: Option<i64>,
     /// How it ended, and when.
     pub end: Option<(End, i64)>,
     /// While it stood still.
@@ -35,7 +37,7 @@ impl Life {
     /// While it could answer.
     pub fn running(&self) -> Spans {
         let Some(serving) = self.serving else { return Spans::default() };
-        let end = self.end.map_or(i64::MAX, |(_, at)| at);
+        let end = self.end.map_or(i64::MAX, |(_, at)| at).min(self.stopping.unwrap_or(i64::MAX));
         Spans::of(Span::new(serving, end)).without(&self.frozen)
     }
 }
@@ -111,7 +113,13 @@ impl Chronicle {
     /// A process was started; returns its number among the replica's.
     pub fn born(&self, replica: usize) -> usize {
         let number = self.replica(replica, |replica, now| {
-            replica.lives.push(Life { born: now, serving: None, end: None, frozen: Spans::default() });
+            replica.lives.push(Life {
+                born: now,
+                serving: None,
+                stopping: None,
+                end: None,
+                frozen: Spans::default(),
+            });
             replica.lives.len() - 1
         });
         number.unwrap_or(0)
@@ -120,6 +128,11 @@ impl Chronicle {
     /// The replica's process answers.
     pub fn serving(&self, replica: usize) {
         self.life(replica, |life, now| life.serving = Some(now));
+    }
+
+    /// The replica's process is about to be told to stop.
+    pub fn stopping(&self, replica: usize) {
+        self.life(replica, |life, now| life.stopping = Some(now));
     }
 
     /// The replica's process is gone.
@@ -164,14 +177,20 @@ mod tests {
     #[test]
     fn a_process_reaches_the_database_while_nothing_is_in_between() {
         let span = |from, to| Spans::of(Span::new(from, to));
-        let life = Life { born: 0, serving: Some(10), end: Some((End::Killed, 100)), frozen: span(20, 30) };
+        let life = Life {
+            born: 0,
+            serving: Some(10),
+            stopping: Some(90),
+            end: Some((End::Terminated, 100)),
+            frozen: span(20, 30),
+        };
         let replica =
             ReplicaHistory { lives: vec![life.clone()], storage_cut: span(40, 50), ..Default::default() };
         let history = History { replicas: vec![replica.clone()], database_down: span(60, 70) };
         let reaching = history.reaching(&replica, &life);
         let at = |moment| reaching.at(moment).is_some();
-        assert!(at(10) && at(35) && at(55) && at(99));
-        assert!(!at(9) && !at(25) && !at(45) && !at(65) && !at(100));
+        assert!(at(10) && at(35) && at(55) && at(89));
+        assert!(!at(9) && !at(25) && !at(45) && !at(65) && !at(90));
         assert!(life.running().at(45).is_some(), "it answers from memory");
     }
 

@@ -31,7 +31,7 @@ fn entry(seq: u64, at: i64, fault: &str) -> LogEntry {
 
 /// So many replicas that have been running since 0.
 fn running(replicas: usize) -> History {
-    let life = Life { born: 0, serving: Some(0), end: None, frozen: Spans::default() };
+    let life = Life { born: 0, serving: Some(0), stopping: None, end: None, frozen: Spans::default() };
     let replica = ReplicaHistory { lives: vec![life], ..ReplicaHistory::default() };
     History { replicas: vec![replica; replicas], ..History::default() }
 }

@@ -271,6 +271,7 @@ impl Replica {
     pub async fn terminate(&self, hands: &mut Hands) -> Result<Option<bool>> {
         let Some(mut process) = hands.0.take() else { return Ok(None) };
         self.scrape().await;
+        self.chronicle.stopping(self.index);
         process.signal(Signal::Terminate).await?;
         let stopped = process.wait(DRAIN).await.is_some();
         if !stopped {

@@ -16,7 +16,7 @@ use crate::callers::{Callers, Calls, Load};
 use crate::canary::{Canary, Watched};
 use crate::check;
 use crate::database::Database;
-use crate::history::Chronicle;
+use crate::history::{Chronicle, History};
 use crate::inject::Victims;
 use crate::options::{Options, Scenario};
 use crate::people::{People, get_token, line};
@@ -26,7 +26,7 @@ use crate::replica::{KEY, Plant, Replica};
 use crate::report::Report;
 use crate::scrape::{self, Values};
 use crate::setup::{self, Connection};
-use crate::sim::Sim;
+use crate::sim::{LogEntry, Sim};
 use crate::verdict::{Evidence, report};
 
 /// How often metrics are read and processes looked after.
@@ -133,7 +133,7 @@ async fn tried(options: &Options, seed: u64, programs: &Path, folder: &Path) -> 
         chronicle,
         tally: Arc::new(Mutex::default()),
     };
-    let run = Run { options, seed, people, connections: connections.into(), canary, victims };
+    let run = Run { options, seed, folder, people, connections: connections.into(), canary, victims };
     let outcome = run.with(&sim).await;
     sim.must_run()?;
     outcome
@@ -143,6 +143,7 @@ async fn tried(options: &Options, seed: u64, programs: &Path, folder: &Path) -> 
 struct Run<'a> {
     options: &'a Options,
     seed: u64,
+    folder: &'a Path,
     people: People,
     connections: Arc<[Connection]>,
     canary: Connection,
@@ -163,6 +164,17 @@ async fn told(replicas: &[Arc<Replica>]) -> Vec<Values> {
         replica.scrape().await;
     }
     replicas.iter().flat_map(|replica| replica.scraped.all()).collect()
+}
+
+/// Writes down what the vendor saw and what was done to whom, for whoever looks for the cause of a loss.
+fn keep(folder: &Path, log: &[LogEntry], history: &History) -> Result<()> {
+    let mut lines = String::new();
+    for entry in log {
+        lines.push_str(&serde_json::to_string(entry)?);
+        lines.push('\n');
+    }
+    std::fs::write(folder.join("vendor.jsonl"), lines).context("cannot write down what the vendor saw")?;
+    std::fs::write(folder.join("history.txt"), format!("{history:#?}\n")).context("cannot write the history")
 }
 
 impl Run<'_> {
@@ -189,16 +201,18 @@ impl Run<'_> {
         for replica in replicas {
             replica.over();
         }
+        let (log, history) = (sim.log().await?, self.victims.chronicle.so_far());
+        keep(self.folder, &log, &history)?;
         let evidence = Evidence {
             options: self.options,
             seed: self.seed,
             connections: &self.connections,
-            log: sim.log().await?,
+            log,
             within: loaded.log,
             calls: loaded.calls,
             watched: loaded.watched,
             checked,
-            history: self.victims.chronicle.so_far(),
+            history,
             tally: self.victims.tally.lock().clone(),
             metrics,
             under_load,

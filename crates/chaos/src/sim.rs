@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -53,7 +53,7 @@ pub struct Family {
 }
 
 /// What the stand-in logged of a request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct LogEntry {
     /// Counts up.
     pub seq: u64,
@@ -80,7 +80,7 @@ pub struct LogEntry {
 }
 
 /// What a request was given.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct IssuedTokens {
     /// When.
     pub at_ms: i64,

@@ -180,7 +180,7 @@ mod tests {
             server_us: 10_000,
             delivered: fault == "latency",
         };
-        let life = Life { born: 0, serving: Some(0), end: None, frozen: Spans::default() };
+        let life = Life { born: 0, serving: Some(0), stopping: None, end: None, frozen: Spans::default() };
         let replica = ReplicaHistory { lives: vec![life], ..ReplicaHistory::default() };
         Evidence {
             options,

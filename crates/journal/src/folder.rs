@@ -2,6 +2,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::doing;
 use crate::{Files, JournalError, or_absent};
@@ -17,6 +19,10 @@ pub(crate) struct Folder {
     handle: File,
     /// Locked until this is dropped: at the latest when the process ends, however it ends.
     _lock: File,
+    /// How many entries were made.
+    made: AtomicU64,
+    /// How many of their names are durable.
+    synced: Mutex<u64>,
 }
 
 impl Folder {
@@ -24,12 +30,41 @@ impl Folder {
     pub(crate) fn open(path: &Path, lock: &str, owner: &str) -> Result<(Self, String), JournalError> {
         let handle = create(path)?;
         let (lock, former) = take_lock(path, &handle, &path.join(lock), owner)?;
-        Ok((Self { path: path.to_owned(), handle, _lock: lock }, former))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                handle,
+                _lock: lock,
+                made: AtomicU64::new(0),
+                synced: Mutex::new(0),
+            },
+            former,
+        ))
     }
 
     fn sync(&self) -> Result<(), JournalError> {
         sync(&self.handle, &self.path)
     }
+
+    /// Makes the name of a file that was just made durable. Many writers at once share one call: whoever waited for another's
+    /// that began after his file was made needs none of his own.
+    fn sync_with_others(&self) -> Result<(), JournalError> {
+        let mine = self.made.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced < mine {
+            let made = self.made.load(Ordering::SeqCst);
+            self.sync()?;
+            *synced = made;
+        }
+        Ok(())
+    }
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).map_err(doing("create", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(doing("write", path))
 }
 
 fn sync(handle: &File, path: &Path) -> Result<(), JournalError> {
@@ -77,13 +112,20 @@ impl Files for Folder {
         &self.path
     }
 
-    fn write(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        let (partial, path) = (self.path.join(partial), self.path.join(name));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&partial).map_err(doing("create", &partial))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(doing("write", &partial))?;
-        fs::rename(&partial, &path).map_err(doing("rename", &partial))?;
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        let path = self.path.join(name);
+        let written = write_durably(&path, bytes).and_then(|()| self.sync_with_others());
+        if written.is_err() {
+            // What was not promised must not be in the way. It may not have been made at all.
+            let _ = fs::remove_file(&path);
+        }
+        written
+    }
+
+    fn replace(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        let partial = self.path.join(partial);
+        write_durably(&partial, bytes)?;
+        fs::rename(&partial, self.path.join(name)).map_err(doing("rename", &partial))?;
         self.sync()
     }
 
@@ -104,11 +146,7 @@ impl Files for Folder {
 
     fn remove(&self, name: &str) -> Result<bool, JournalError> {
         let path = self.path.join(name);
-        let removed = or_absent(fs::remove_file(&path)).map_err(doing("remove", &path))?.is_some();
-        if removed {
-            self.sync()?;
-        }
-        Ok(removed)
+        Ok(or_absent(fs::remove_file(&path)).map_err(doing("remove", &path))?.is_some())
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError> {

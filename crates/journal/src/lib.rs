@@ -6,8 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `lock` | names the process that holds the folder; locked while it lives |
-//! | `NAME.entry` | a result that waits |
-//! | `NAME.partial` | one whose writing was cut off; it may be whole, so it is read like an entry |
+//! | `NAME.entry` | a result that waits; one whose writing was cut off is not whole |
 //! | `NAME.refused` | one that could not be read; nothing here deletes it |
 //! | `mark` | a number that the caller keeps: see [`Journal::mark`] |
 
@@ -31,7 +30,6 @@ pub const MAX_ENTRY: usize = 256 * 1024;
 pub const MAX_ENTRIES: usize = 100_000;
 
 const ENTRY: &str = "entry";
-const PARTIAL: &str = "partial";
 const REFUSED: &str = "refused";
 const LOCK: &str = "lock";
 const MARK: &str = "mark";
@@ -47,13 +45,15 @@ pub struct Journal {
 /// Where the files are.
 trait Files: std::fmt::Debug + Send + Sync {
     fn path(&self) -> &Path;
-    /// Puts a file in place whole and durably, by way of another name.
-    fn write(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Makes a file, durable when this returns. A crash until then may leave a part of it.
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Puts a file in another's place whole and durably, by way of another name.
+    fn replace(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
     /// Their names.
     fn list(&self) -> Result<Vec<String>, JournalError>;
     /// The first `limit` bytes of a file; `None` when there is none.
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError>;
-    /// Removes a file; `false` when there is none.
+    /// Removes a file; `false` when there is none. After a crash it may be there again.
     fn remove(&self, name: &str) -> Result<bool, JournalError>;
     /// Renames a file; `false` when there is none.
     fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError>;
@@ -106,7 +106,7 @@ impl Journal {
             self.entries.fetch_sub(1, Ordering::SeqCst);
             return Err(JournalError::Full { path: self.path().to_owned() });
         }
-        let written = self.files.write(&file(name, PARTIAL), &file(name, ENTRY), bytes);
+        let written = self.files.create(&file(name, ENTRY), bytes);
         if written.is_err() {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
@@ -129,11 +129,10 @@ impl Journal {
             .into_iter()
             .filter_map(|file| {
                 let (name, kind) = file.rsplit_once('.')?;
-                matches!(kind, ENTRY | PARTIAL).then(|| name.to_owned())
+                (kind == ENTRY).then(|| name.to_owned())
             })
             .collect();
         names.sort();
-        names.dedup();
         Ok(names)
     }
 
@@ -142,24 +141,16 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
-        for kind in [ENTRY, PARTIAL] {
-            if let Some(bytes) = self.files.read(&file(name, kind), MAX_ENTRY + 1)? {
-                return Ok(Some(bytes));
-            }
-        }
-        Ok(None)
+        self.files.read(&file(name, ENTRY), MAX_ENTRY + 1)
     }
 
-    /// Removes an entry whose result is stored. Repeating it changes nothing.
+    /// Removes an entry whose result is stored. Repeating it changes nothing. Where the machine's power fails, it may be
+    /// there again, and is offered to the database again, which does no harm.
     ///
     /// # Errors
-    /// `Io`: it is there still, and is offered to the database again after a restart, which does no harm.
+    /// `Io`: it is there still.
     pub fn remove(&self, name: &str) -> Result<(), JournalError> {
-        let mut removed = false;
-        for kind in [ENTRY, PARTIAL] {
-            removed |= self.files.remove(&file(name, kind))?;
-        }
-        if removed {
+        if self.files.remove(&file(name, ENTRY))? {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(())
@@ -171,10 +162,8 @@ impl Journal {
     /// `Io`.
     pub fn refuse(&self, name: &str) -> Result<PathBuf, JournalError> {
         let aside = file(name, REFUSED);
-        for kind in [PARTIAL, ENTRY] {
-            if self.files.rename(&file(name, kind), &aside)? {
-                self.entries.fetch_sub(1, Ordering::SeqCst);
-            }
+        if self.files.rename(&file(name, ENTRY), &aside)? {
+            self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(self.path().join(aside))
     }
@@ -193,7 +182,7 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn set_mark(&self, mark: i64) -> Result<(), JournalError> {
-        self.files.write("mark.new", MARK, mark.to_string().as_bytes())
+        self.files.replace("mark.new", MARK, mark.to_string().as_bytes())
     }
 }
 

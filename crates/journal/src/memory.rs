@@ -68,9 +68,13 @@ impl Files for Held {
         Path::new(PATH)
     }
 
-    fn write(&self, _partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         self.state("write")?.files.insert(name.to_owned(), bytes.to_vec());
         Ok(())
+    }
+
+    fn replace(&self, _partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        self.create(name, bytes)
     }
 
     fn list(&self) -> Result<Vec<String>, JournalError> {

@@ -54,7 +54,7 @@ fn a_second_process_is_refused_and_told_whose_the_folder_is() {
 #[test]
 fn writing_that_was_cut_off_is_read_and_what_cannot_be_read_is_kept_aside() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("01.partial"), b"fir").unwrap();
+    fs::write(folder.path().join("01.entry"), b"fir").unwrap();
     fs::write(folder.path().join("readme.txt"), b"not ours").unwrap();
     let journal = Journal::open(folder.path(), "one").unwrap();
     assert_eq!(journal.names().unwrap(), ["01"]);

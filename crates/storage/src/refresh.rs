@@ -100,14 +100,14 @@ pub enum CommitOutcome {
 pub trait RefreshStore: Send + Sync {
     /// Takes the lease by one conditional update: lease fence, grant fence and epoch are those seen, the connection is
     /// not revoked, and no lease holds by the database's clock. In the same transaction the attempt becomes a row, with a
-    /// copy of the stored refresh token. Attempts of former holders stay. `None` when any condition fails, or there is no
-    /// refresh token.
+    /// copy of the stored refresh token. Attempts of former holders stay. The attempt's fence, or `None` when any condition
+    /// fails, or there is no refresh token.
     async fn begin_attempt(
         &self,
         tenant: &TenantId,
         connection: &ConnectionId,
         begin: &BeginAttempt,
-    ) -> Result<Option<Attempt>>;
+    ) -> Result<Option<i64>>;
 
     /// Stores an attempt's tokens where the stored grant fence is below the attempt's and the epoch is the attempt's; a
     /// lost lease alone never discards them. The attempt's row goes, the lease is released if it is the attempt's, and

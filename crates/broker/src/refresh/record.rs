@@ -1,13 +1,14 @@
 //! An answer that carries tokens is first made durable, then served: by the database, or by the journal when the database is
-//! away or slow.
+//! away or slow. What nothing could bring back goes into both at once.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_provider::{ExpiresIn, TokenAnswer};
+use tokenward_provider::{ExpiresIn, Rotation, TokenAnswer};
 use tokenward_storage::{CommitOutcome, Connection, ConnectionState, RefreshCommit, TokenSet};
 use tokenward_types::{ExposeSecret, Monotonic, SecretString, Timestamp, constant_time_eq};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::save::Waiting;
 use crate::broker::{Broker, state_name};
@@ -16,11 +17,21 @@ use crate::directory::Entry;
 use crate::token::{LiveToken, TokenFacts};
 use crate::{Error, Place, Reason, audit};
 
-/// How long the database has to take an answer before the journal takes it too: with a provider that rotates refresh tokens, a
-/// crash until then would cost the grant.
-const JOURNAL_AFTER: Duration = Duration::from_millis(5);
-/// How long a caller waits for the database after that.
+/// How long a caller waits for the database; the journal takes the answer then.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(150);
+
+/// What came of a commit.
+type Committed = Result<Result<CommitOutcome, Error>, JoinError>;
+
+/// Where an answer is.
+struct Offered {
+    /// Its name in the journal.
+    entry: Option<String>,
+    /// What came of the commit, if it did in time.
+    committed: Option<Committed>,
+    /// The commit.
+    under_way: JoinHandle<Result<CommitOutcome, Error>>,
+}
 
 /// Tokens as the provider gave them, and what they cost.
 pub(crate) struct Fresh {
@@ -81,26 +92,11 @@ impl Broker {
                 return Ok(live);
             }
         };
-        let mut under_way = self.start_commit(&commit);
-        let mut entry = None;
-        let mut committed = tokio::select! {
-            biased;
-            committed = &mut under_way => Some(committed),
-            () = self.timer().sleep(JOURNAL_AFTER) => None,
-        };
-        if committed.is_none() {
-            entry = self.journal_answer(&commit, answered).await;
-            committed = tokio::select! {
-                biased;
-                committed = &mut under_way => Some(committed),
-                () = self.timer().sleep(COMMIT_PATIENCE) => None,
-            };
-        }
+        let Offered { mut entry, committed, under_way } = self.offer(row, &commit, answered).await;
         let under_way = match committed {
             Some(Ok(Ok(outcome))) => {
-                match entry {
-                    Some(entry) => self.remove_entry(&entry).await,
-                    None => self.observe_durable(answered),
+                if let Some(entry) = entry {
+                    self.remove_entry(&entry).await;
                 }
                 return self.settle(row, outcome, live).await;
             }
@@ -116,17 +112,68 @@ impl Broker {
             None => Some(under_way),
         };
         if entry.is_none() {
-            entry = self.journal_answer(&commit, answered).await;
+            entry = self.journal_commit(&commit).await;
+            if entry.is_some() {
+                self.observe_durable(answered);
+            }
         }
         self.save_later(Waiting::sealed(row.clone(), fresh, Arc::clone(&live), commit, entry, under_way));
         self.show_unsaved(row, &live);
         Ok(live)
     }
 
-    async fn journal_answer(&self, commit: &RefreshCommit, answered: Monotonic) -> Option<String> {
-        let entry = self.journal_commit(commit).await?;
-        self.observe_durable(answered);
-        Some(entry)
+    /// Offers an answer to the database, and to the journal at the same time where nothing could bring it back.
+    async fn offer(&self, row: &Connection, commit: &Arc<RefreshCommit>, answered: Monotonic) -> Offered {
+        let mut under_way = self.start_commit(commit);
+        let (mut entry, mut committed) = (None, None);
+        if self.is_irreplaceable(row, commit) {
+            let mut journaled = pin!(self.journal_commit(commit));
+            tokio::select! {
+                biased;
+                first = &mut under_way => {
+                    self.observe_stored(&first, answered);
+                    committed = Some(first);
+                    entry = journaled.await;
+                }
+                name = &mut journaled => {
+                    entry = name;
+                    if entry.is_some() {
+                        self.observe_durable(answered);
+                    }
+                }
+            }
+        }
+        if committed.is_none() {
+            committed = tokio::select! {
+                biased;
+                committed = &mut under_way => Some(committed),
+                () = self.timer().sleep(COMMIT_PATIENCE) => None,
+            };
+            if entry.is_none()
+                && let Some(committed) = &committed
+            {
+                self.observe_stored(committed, answered);
+            }
+        }
+        Offered { entry, committed, under_way }
+    }
+
+    /// Whether a crash before an answer is durable would cost the grant: the spent token answers no more when the next server
+    /// takes over.
+    fn is_irreplaceable(&self, row: &Connection, commit: &RefreshCommit) -> bool {
+        let until_taken_over = self.settings().lease * 2;
+        commit.rotated
+            && match self.rotation_of(&row.provider) {
+                Rotation::None => false,
+                Rotation::Grace(grace) => grace < until_taken_over,
+                Rotation::Strict => true,
+            }
+    }
+
+    fn observe_stored(&self, committed: &Committed, answered: Monotonic) {
+        if matches!(committed, Ok(Ok(_))) {
+            self.observe_durable(answered);
+        }
     }
 
     fn observe_durable(&self, answered: Monotonic) {
@@ -203,7 +250,12 @@ impl Broker {
                     let (from, to) = (state_name(row.state), state_name(stored.state));
                     audit::state_change(&row.tenant, &row.id, from, to, "refreshed");
                 }
-                self.resolve_older(&stored).await;
+                tracing::debug!(
+                    tenant = %row.tenant,
+                    connection = %row.id,
+                    fence = stored.grant_fence,
+                    "a refreshed token is stored"
+                );
                 self.show(&stored, Some(&live));
                 Ok(live)
             }
@@ -226,16 +278,6 @@ impl Broker {
             CommitOutcome::Gone => {
                 self.forget_tenant(&row.tenant);
                 Err(Error::not_found("connection", &row.id))
-            }
-        }
-    }
-
-    /// Attempts from before this one that are old enough to be over: their tokens no longer matter.
-    async fn resolve_older(&self, stored: &Connection) {
-        let Ok(attempts) = self.storage().list_attempts(&stored.tenant, &stored.id).await else { return };
-        for attempt in attempts {
-            if attempt.fence < stored.grant_fence && self.is_over(&stored.provider, &attempt) {
-                self.end_attempt(stored, attempt.fence, true).await;
             }
         }
     }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tokenward_provider::Rotation;
-use tokenward_storage::{Attempt, StorageErrorKind};
-use tokenward_types::ProviderName;
+use tokenward_storage::{Attempt, Connection, ConnectionState, StorageErrorKind};
+use tokenward_types::{ProviderName, Timestamp};
 
 use super::Want;
 use crate::Error;
@@ -66,20 +66,25 @@ impl Broker {
             return Ok(false);
         }
         let Some(row) = self.storage().get_connection(tenant, connection).await? else { return Ok(false) };
-        let rotates = self.rotation_of(&row.provider) != Rotation::None;
-        if !rotates || attempt.fence < row.grant_fence {
+        let rotation = self.rotation_of(&row.provider);
+        let newer_than = if rotation != Rotation::None && attempt.fence >= row.grant_fence {
+            attempt.started_at
+        } else if let Some(moment) = moment_of_proof(rotation, attempt, &row).filter(|moment| *moment <= now)
+        {
+            moment
+        } else {
             if self.is_over(&row.provider, attempt) {
                 self.storage().end_attempt(tenant, connection, attempt.fence, true).await?;
             }
             return Ok(false);
-        }
+        };
         // In memory, so that failures back off.
         self.tenant(tenant).await?;
-        drop(self.refresh_in(tenant, connection, Want::NewerThan(attempt.started_at), Turn::Doubt));
+        drop(self.refresh_in(tenant, connection, Want::NewerThan(newer_than), Turn::Doubt));
         Ok(true)
     }
 
-    fn rotation_of(&self, provider: &ProviderName) -> Rotation {
+    pub(super) fn rotation_of(&self, provider: &ProviderName) -> Rotation {
         self.provider(provider).map_or(Rotation::None, |provider| provider.info().rotation)
     }
 
@@ -94,4 +99,14 @@ impl Broker {
             Rotation::Strict => stored_by_then,
         }
     }
+}
+
+/// When a token that is stored has to prove that it lives, although a later attempt brought it. A provider may get to a call long
+/// after whoever made it gave up: the token that it spends was replaced by then, which with some ends the one that replaced
+/// it. Halfway through the grace it has had the time to, and what it spent still answers. `None` for a token that is younger.
+fn moment_of_proof(rotation: Rotation, attempt: &Attempt, row: &Connection) -> Option<Timestamp> {
+    let Rotation::Grace(grace) = rotation else { return None };
+    let moment = attempt.started_at + grace / 2;
+    let issued_at = row.tokens.as_ref()?.issued_at;
+    (row.state == ConnectionState::Active && issued_at < moment).then_some(moment)
 }

@@ -276,9 +276,9 @@ impl Broker {
     }
 
     /// Whether a refresh token may be spent. Where a spent one that comes again ends the grant, and this one may
-    /// have been spent, it is asked about first; where nothing can be asked, it is replayed once, as the last resort, when whoever
-    /// got an answer has had the time to store it. In a database that was put back, every token may have been spent, and
-    /// long ago.
+    /// have been spent, it is asked about first, when the provider has had the time to get to the call that may have spent it;
+    /// where nothing can be asked, it is replayed once, as the last resort, when whoever got an answer has had the time to
+    /// store it. In a database that was put back, every token may have been spent, and long ago.
     async fn may_be_spent(
         &self,
         row: &Connection,
@@ -296,19 +296,20 @@ impl Broker {
         if spender.is_none() && row.state == ConnectionState::Active {
             return Ok(true);
         }
-        if info.introspection {
-            return self.lives(row, (client, credentials), token).await;
-        }
         let now = self.now();
-        let stored_by_then = self.settings().lease * 4;
+        let lease = self.settings().lease;
         let over = match spender {
-            Some(attempt) => attempt.started_at + stored_by_then,
-            None if is_restored => row.state_since + stored_by_then,
+            Some(attempt) if info.introspection => attempt.started_at + lease,
+            Some(attempt) => attempt.started_at + lease * 4,
+            None if is_restored && !info.introspection => row.state_since + lease * 4,
             None => now,
         };
         if now < over {
             let answer = Error::new(Reason::ProviderUnavailable, "the outcome of a refresh is not known yet");
             return Err(self.note_failure(row, answer, Some(over.until(now))));
+        }
+        if info.introspection {
+            return self.lives(row, (client, credentials), token).await;
         }
         Ok(true)
     }
@@ -324,12 +325,12 @@ impl Broker {
             secret_version: Some(secret_version),
             now: self.now(),
         };
-        let attempt = self.storage().begin_attempt(&row.tenant, &row.id, &begin).await?;
-        if attempt.is_some() && row.lease.is_some() {
+        let fence = self.storage().begin_attempt(&row.tenant, &row.id, &begin).await?;
+        if fence.is_some() && row.lease.is_some() {
             // It was not released: its holder is gone, or takes longer than it may.
             self.metrics().refresh_takeovers.inc();
         }
-        Ok(attempt.map(|attempt| Held { fence: attempt.fence, since }))
+        Ok(fence.map(|fence| Held { fence, since }))
     }
 
     /// Spends a refresh token, unless so much of the lease is gone that the call might outlive it.

@@ -9,9 +9,10 @@ use serde_json::json;
 use tokenward_broker::admin::TenantChange;
 use tokenward_broker::{Broker, Callers, Error, Reason};
 use tokenward_storage::{
-    BlockedPrincipal, ConnectionState, ScopeGrant, StateChange, StorageContext, TenantState,
+    BlockedPrincipal, ConnectionState, IssuerKey, ScopeGrant, StateChange, StorageContext, TenantState,
 };
-use tokenward_types::{AccessRuleId, Principal, Scopes, Timestamp};
+use tokenward_types::{AccessRuleId, Principal, Scopes, Sealed, Timestamp};
+use tokio::sync::Semaphore;
 
 use crate::world::{Ask, HUB, READ, WRITE, World, actor, secs, tenant};
 
@@ -162,6 +163,51 @@ async fn who_was_blocked_while_a_broker_did_not_look_gets_nothing_from_it() {
     world.storage.unblock_principal(&blocked("builtin:app").principal).await.unwrap();
     let_look_fall_due(&world);
     assert_eq!(refusal(&world, &other).await, None);
+}
+
+/// An authenticator whose keys take as long to read as a test says.
+struct Slow {
+    entered: Semaphore,
+    may_go_on: Semaphore,
+}
+
+#[async_trait]
+impl Callers for Slow {
+    fn set_blocked(&self, _: Vec<Principal>) {}
+
+    fn is_blocked(&self, _: &Principal) -> bool {
+        false
+    }
+
+    async fn reload_issuer_keys(&self, _: &Broker) -> Result<(), Error> {
+        self.entered.add_permits(1);
+        self.may_go_on.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_look_during_which_the_process_stood_still_is_followed_by_another_one() {
+    let (world, other) = two_brokers().await;
+    let slow = Arc::new(Slow { entered: Semaphore::new(0), may_go_on: Semaphore::new(1) });
+    other.follow_callers(Arc::clone(&slow) as Arc<dyn Callers>).await.unwrap();
+    slow.entered.acquire().await.unwrap().forget();
+    let key = IssuerKey {
+        kid: "first".into(),
+        sealed: Sealed::from(vec![1]),
+        public_key: vec![2; 32],
+        created_at: Timestamp::from_secs(1),
+    };
+    assert!(world.storage.create_first_issuer_key(&key).await.unwrap());
+    let_look_fall_due(&world);
+    let (first, second) = (refusal(&world, &other), refusal(&world, &other));
+    let stands_still = async {
+        slow.entered.acquire().await.unwrap().forget();
+        world.advance(secs(1000));
+        slow.may_go_on.add_permits(1);
+    };
+    let (first, second, ()) = tokio::join!(first, second, stands_still);
+    assert_eq!((first, second), (None, None));
 }
 
 #[tokio::test]

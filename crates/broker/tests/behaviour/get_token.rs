@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::world::{Ask, HUB, READ, World, actor, secs, tenant};
+use serde_json::json;
 use tokenward_broker::{Reason, ReportOutcome, WarningReason};
 use tokenward_hubspot_sim::{Fault, FaultKind};
 use tokenward_types::{ExposeSecret, Principal, SecretString};
@@ -128,6 +129,23 @@ async fn a_living_token_is_served_with_a_warning_while_refreshing_fails() {
     let error = world.token(&[READ]).await.unwrap_err();
     assert_eq!(error.reason, Reason::ProviderUnavailable);
     assert!(error.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn a_living_token_is_served_with_a_warning_before_the_caller_has_no_more_patience() {
+    let world = World::with(json!({"timeout": "60s"}), |settings| settings.lease = secs(90)).await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    let first = world.token(&[READ]).await.unwrap();
+    world.handle().add_fault(Fault::new(FaultKind::Latency { ms: 600_000 }).on_refresh());
+    world.advance(secs(1750));
+    let ask = Ask { patience: Some(Duration::from_millis(20)), ..Ask::default() };
+    let token = world.ask(ask).await.unwrap();
+    assert_eq!(token.live.fingerprint, first.live.fingerprint);
+    assert_eq!(token.warnings[0].reason, WarningReason::MinTtlNotMet);
+    while world.handle().faults()[0].hits == 0 {
+        // The refresh goes on.
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

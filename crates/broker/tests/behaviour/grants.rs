@@ -262,6 +262,46 @@ async fn a_lost_reply_of_a_rotating_provider_costs_nothing_within_its_grace() {
     }
 }
 
+/// A provider that gets to a call after whoever made it gave up and asked again, and ends the token that he has by then.
+#[tokio::test]
+async fn a_call_that_the_provider_gets_to_late_costs_nothing_within_its_grace() {
+    let rotating = serde_json::json!({
+        "rotation": "grace", "grace_period": "30s", "timeout": "200ms", "connect_timeout": "200ms",
+    });
+    let world = World::with(rotating, |_| {}).await;
+    let rotation = serde_json::from_value(serde_json::json!({
+        "mode": "grace", "style": "supersede", "window_secs": 30, "after_window": "kill_family",
+    }));
+    world.handle().change_settings(tokenward_hubspot_sim::SettingsPatch {
+        rotation: Some(rotation.unwrap()),
+        ..Default::default()
+    });
+    let connection = world.connect("acme", HUB, &["oauth", READ]).await;
+    world.advance(secs(1801));
+    let issued = world.handle().stats().issued;
+    world.handle().add_fault(Fault::new(FaultKind::Latency { ms: 4000 }).on_refresh().times(1));
+    world.token(&[READ]).await.unwrap_err();
+    world.advance(secs(2));
+    let token = world.token(&[READ]).await.unwrap();
+    assert_eq!(world.handle().stats().issued, issued + 1, "the first call is not answered yet");
+    while world.handle().stats().issued == issued + 1 {
+        tokio::task::yield_now().await;
+    }
+    // Nobody asks for the token, and the token that it was got with answers for half a minute.
+    world.broker.resolve_attempts().await.unwrap();
+    world.advance(secs(15));
+    world.broker.resolve_attempts().await.unwrap();
+    while world.row("acme", &connection.id).await.tokens.unwrap().issued_at <= token.live.issued_at {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.row("acme", &connection.id).await.state, ConnectionState::Active);
+    for _ in 0..3 {
+        world.advance(secs(1801));
+        world.token(&[READ]).await.unwrap();
+    }
+    assert_eq!(world.handle().stats().reuse_detected, 0);
+}
+
 #[tokio::test]
 async fn disconnecting_wipes_the_tokens_and_revokes_the_grant_at_the_provider() {
     let world = World::start().await;
@@ -446,7 +486,11 @@ async fn a_strict_providers_token_is_not_spent_again_while_its_outcome_is_unknow
     world.advance(secs(1801));
     world.handle().add_fault(Fault::new(FaultKind::HangUpBefore).on_refresh().times(1));
     world.token(&[READ]).await.unwrap_err();
+    let before = world.refreshes();
     world.advance(secs(2));
+    world.token(&[READ]).await.unwrap_err();
+    assert_eq!(world.refreshes(), before, "the provider may still get to the call");
+    world.advance(secs(13));
     world.token(&[READ]).await.unwrap();
     assert_eq!(world.handle().stats().reuse_detected, 0, "introspection said that it lives");
 

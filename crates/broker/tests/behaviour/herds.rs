@@ -41,6 +41,7 @@ async fn ask_at(broker: &Broker, connection: &Connection) -> Result<Token, Error
         min_ttl: None,
         connection: connection.id.as_str(),
         account: "",
+        patience: None,
     };
     broker.token(&request).await
 }

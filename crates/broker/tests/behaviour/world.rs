@@ -198,6 +198,7 @@ impl World {
             min_ttl: ask.min_ttl,
             connection: ask.connection,
             account: ask.account,
+            patience: ask.patience,
         };
         match broker.token_from_memory(&request) {
             Some(token) => Ok(token),
@@ -316,6 +317,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) min_ttl: Option<Duration>,
     pub(crate) connection: &'a str,
     pub(crate) account: &'a str,
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Default for Ask<'_> {
@@ -328,6 +330,7 @@ impl Default for Ask<'_> {
             min_ttl: None,
             connection: "",
             account: "",
+            patience: None,
         }
     }
 }

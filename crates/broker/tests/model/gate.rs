@@ -19,6 +19,8 @@ pub(crate) enum Pass {
     Away,
     /// It happens, and the answer is lost.
     Lost,
+    /// It happens at some later time, when nobody waits for the answer any more.
+    Late,
 }
 
 /// A step that waits.

@@ -75,8 +75,21 @@ fn an_answer_that_the_database_cannot_take_is_stored_by_the_next_process() {
 }
 
 #[test]
-fn an_answer_is_journaled_when_the_database_is_slow_and_the_commit_goes_on() {
+fn an_answer_that_nothing_could_bring_back_is_journaled_while_it_is_committed() {
     on_stage(Mode::Strict, async |world| {
+        world.ask(0);
+        until(world, "commit").await;
+        assert_eq!(world.nodes[0].journal.files().len(), 1);
+        assert!(!stored_token_lives(world).await);
+        release(world, "commit", Pass::Go).await;
+        assert!(stored_token_lives(world).await);
+        assert!(world.nodes[0].journal.files().is_empty());
+    });
+}
+
+#[test]
+fn an_answer_whose_spent_token_still_answers_is_journaled_when_the_database_is_slow() {
+    on_stage(Mode::Supersede, async |world| {
         world.ask(0);
         until(world, "commit").await;
         assert!(world.nodes[0].journal.files().is_empty());

@@ -8,7 +8,7 @@ use tokenward_types::{Rng, SeededRng};
 
 use crate::gate::Pass;
 use crate::storage::Cheat;
-use crate::vendor::{Mode, Vendor};
+use crate::vendor::{GRACE, Mode, Vendor};
 use crate::world::{NODES, Stage, World};
 
 /// How many things happen before the faults stop.
@@ -32,6 +32,7 @@ struct Budget {
     lost_replies: u32,
     lost_commits: u32,
     not_sent: u32,
+    late_calls: u32,
     cuts: u32,
     pauses: u32,
     consents: u32,
@@ -52,6 +53,7 @@ enum Event {
     Consent,
     Disconnect,
     Jump(usize, bool),
+    CatchUp,
 }
 
 /// A step at which one broker stands for a while: what most races need.
@@ -74,7 +76,7 @@ pub(crate) fn search(mode: Mode, cheat: Cheat, runs: u64) -> Outcome {
         let vendor = Vendor::new(mode);
         let ended = runtime.block_on(async {
             let world = World::new(&stage, vendor, cheat, seed).await;
-            Run::new(world, seed).play().await
+            Run::new(world, seed, cheat).play().await
         });
         match ended {
             Ended::Kept => {}
@@ -108,7 +110,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(world: World<'a>, seed: u64) -> Self {
+    fn new(world: World<'a>, seed: u64, cheat: Cheat) -> Self {
         let rng = SeededRng::new(seed);
         let once = |one_in: u64| u32::from(rng.below(one_in) == 0);
         let budget = Budget {
@@ -118,13 +120,16 @@ impl<'a> Run<'a> {
             lost_replies: once(2),
             lost_commits: once(3),
             not_sent: once(3),
+            late_calls: once(2),
             cuts: once(2),
             pauses: once(2),
             consents: once(3),
             disconnects: once(8),
             jumps: 2,
         };
-        let steps = ["send", "reply", "commit", "begin"];
+        // Spares are for calls that the vendor gets to in another order than that of their leases.
+        let steps: &[&str] =
+            if cheat == Cheat::HideSpares { &["send"] } else { &["send", "reply", "commit", "begin"] };
         let stall = (rng.below(4) != 0).then(|| Stall {
             node: pick(&rng, NODES),
             step: steps[pick(&rng, steps.len())],
@@ -189,6 +194,9 @@ impl<'a> Run<'a> {
             if is_left {
                 events.push((1, Event::Release(index, pass)));
             }
+            if name == "send" && left.late_calls > 0 {
+                events.push((1, Event::Release(index, Pass::Late)));
+            }
         }
         for (index, node) in world.nodes.iter().enumerate() {
             if node.broker.is_none() {
@@ -218,6 +226,9 @@ impl<'a> Run<'a> {
                 events.push((3, Event::ExpireLease));
             }
         }
+        if world.vendor.is_behind() {
+            events.push((2, Event::CatchUp));
+        }
         if left.consents > 0 {
             events.push((1, Event::Consent));
         }
@@ -241,6 +252,7 @@ impl<'a> Run<'a> {
                     ("reply", Pass::Lost) => left.lost_replies -= 1,
                     ("commit", Pass::Lost) => left.lost_commits -= 1,
                     ("send", Pass::Away) => left.not_sent -= 1,
+                    ("send", Pass::Late) => left.late_calls -= 1,
                     _ => {}
                 }
                 self.world.gate.release(index, pass);
@@ -285,6 +297,7 @@ impl<'a> Run<'a> {
                 left.jumps -= 1;
                 self.world.time.jump(node, forward);
             }
+            Event::CatchUp => self.world.vendor.catch_up(),
         }
     }
 
@@ -321,6 +334,17 @@ impl<'a> Run<'a> {
                 world.gate.quiet().await;
             }
         }
+        while world.vendor.is_behind() {
+            world.vendor.catch_up();
+        }
+        // Halfway through the period of grace what is stored has to prove itself: after it, nobody may ask in vain.
+        world.time.advance(GRACE / 2);
+        for node in 0..NODES {
+            world.resolve(node);
+            world.gate.quiet().await;
+        }
+        world.time.advance(GRACE);
+        world.vendor.end_grace();
         for try_at in 0..3 {
             let Some(row) = world.row() else { return };
             let Some(token) = world.stored_token(&row).await else { return };
@@ -347,6 +371,7 @@ impl<'a> Run<'a> {
         let Some(wrong) = wrong else { return Ended::Kept };
         let (start, left) = (&self.start, &self.left);
         let nobody_had_it = start.lost_replies > left.lost_replies
+            || start.late_calls > left.late_calls
             || start.crashes > left.crashes
             || start.pauses > left.pauses;
         if self.world.vendor.mode == Mode::Strict && nobody_had_it && !is_broken {

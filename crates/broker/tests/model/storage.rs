@@ -89,7 +89,8 @@ impl Gated {
         }
         match pass {
             Pass::Go => at_once(&self.home, call),
-            Pass::Away => Err(Self::away(step)),
+            // Only the vendor is late.
+            Pass::Away | Pass::Late => Err(Self::away(step)),
             Pass::Lost => {
                 at_once(&self.home, call).ok();
                 Err(StorageError::new(StorageErrorKind::OutcomeUnknown, step))
@@ -378,7 +379,7 @@ impl RefreshStore for Gated {
         tenant: &TenantId,
         connection: &ConnectionId,
         begin: &BeginAttempt,
-    ) -> Result<Option<Attempt>> {
+    ) -> Result<Option<i64>> {
         self.step("begin", self.inner.begin_attempt(tenant, connection, begin)).await
     }
 

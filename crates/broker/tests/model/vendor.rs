@@ -25,6 +25,9 @@ pub(crate) enum Mode {
     Strict,
 }
 
+/// How long a spent token answers.
+pub(crate) const GRACE: Duration = Duration::from_hours(1);
+
 #[derive(Default)]
 struct Grants {
     live: BTreeSet<u64>,
@@ -40,15 +43,41 @@ struct Grants {
 pub(crate) struct Vendor {
     pub(crate) mode: Mode,
     grants: Mutex<Grants>,
+    /// Tokens of calls that it has not got to yet, and whose callers are gone.
+    late: Mutex<Vec<SecretString>>,
 }
 
 impl Vendor {
     pub(crate) fn new(mode: Mode) -> Arc<Self> {
-        Arc::new(Self { mode, grants: Mutex::default() })
+        Arc::new(Self { mode, grants: Mutex::default(), late: Mutex::default() })
     }
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
         self.grants.lock().expect("nothing panics while it holds the lock")
+    }
+
+    fn late(&self) -> MutexGuard<'_, Vec<SecretString>> {
+        self.late.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Whether there are calls that it has not got to yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.late().is_empty()
+    }
+
+    /// What was spent answers no more.
+    pub(crate) fn end_grace(&self) {
+        if self.mode != Mode::Strict {
+            self.grants().grace.clear();
+        }
+    }
+
+    /// Gets to a call whose caller is gone.
+    pub(crate) fn catch_up(&self) {
+        let token = self.late().pop();
+        if let Some(token) = token {
+            self.spend(token.expose_secret());
+        }
     }
 
     /// The customer consents: a new family, and the one before is gone.
@@ -133,7 +162,7 @@ pub(crate) fn info(mode: Mode) -> ProviderInfo {
         revocation: false,
         rotation: match mode {
             Mode::Strict => Rotation::Strict,
-            _ => Rotation::Grace(Duration::from_hours(1)),
+            _ => Rotation::Grace(GRACE),
         },
         default_token_lifetime: Duration::from_mins(30),
         call_rate: None,
@@ -173,8 +202,13 @@ impl Provider for Line {
         token: &SecretString,
     ) -> Result<TokenAnswer, ProviderError> {
         let requested_at = self.clock.now();
-        if self.gate.pass(self.actor, "send").await != Pass::Go {
-            return Err(failed(ErrorClass::NotSent));
+        match self.gate.pass(self.actor, "send").await {
+            Pass::Go => {}
+            Pass::Late => {
+                self.vendor.late().push(token.clone());
+                return Err(failed(ErrorClass::OutcomeUnknown));
+            }
+            Pass::Away | Pass::Lost => return Err(failed(ErrorClass::NotSent)),
         }
         let brought = self.vendor.spend(token.expose_secret());
         if self.gate.pass(self.actor, "reply").await != Pass::Go {

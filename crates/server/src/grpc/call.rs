@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokenward_auth::Caller;
 use tokenward_broker::{Actor, Error, Reason};
@@ -18,6 +19,8 @@ pub(crate) struct Call {
     pub caller: Arc<Caller>,
     /// The request's identifier.
     pub id: CallId,
+    /// How long it may take.
+    pub patience: Duration,
 }
 
 impl Call {

@@ -149,7 +149,7 @@ impl CallService {
             )
             .with("allowed_roles", names));
         }
-        let call = Call { caller, id: id.clone() };
+        let call = Call { caller, id: id.clone(), patience };
         let direct = self.tokens.as_ref().filter(|_| request.uri().path() == GET_TOKEN);
         if let Some(tokens) = direct {
             let answering = Arc::clone(tokens).answer_directly(call, request);

@@ -2,6 +2,7 @@
 //! else leaves that thread at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tokenward_api::v1::token_service_server::TokenService;
@@ -39,7 +40,8 @@ pub(crate) struct Tokens {
 fn ask<'a>(
     principal: &'a Principal,
     message: &'a GetTokenRequest,
-    min_ttl: Option<std::time::Duration>,
+    min_ttl: Option<Duration>,
+    patience: Duration,
 ) -> TokenRequest<'a> {
     TokenRequest {
         principal,
@@ -49,6 +51,7 @@ fn ask<'a>(
         min_ttl,
         connection: &message.connection_id,
         account: &message.account_id,
+        patience: Some(patience),
     }
 }
 
@@ -85,13 +88,13 @@ impl Tokens {
         }
         let min_ttl = convert::read_duration("min_ttl", message.min_ttl)
             .map_err(|error| refuse_for(&message.tenant_id, error))?;
-        let asked = ask(&call.caller.principal, &message, min_ttl);
+        let asked = ask(&call.caller.principal, &message, min_ttl, call.patience);
         let (outcome, tenant) = if let Some(token) = self.broker.token_from_memory(&asked) {
             (Ok(token), message.tenant_id)
         } else {
             let (broker, principal) = (self.broker.clone(), call.caller.principal.clone());
-            let tenant = message.tenant_id.clone();
-            let work = async move { broker.token(&ask(&principal, &message, min_ttl)).await };
+            let (tenant, patience) = (message.tenant_id.clone(), call.patience);
+            let work = async move { broker.token(&ask(&principal, &message, min_ttl, patience)).await };
             let principal = &call.caller.principal;
             (self.elsewhere(principal, &tenant, &call.id.to_id(), work).await, tenant)
         };

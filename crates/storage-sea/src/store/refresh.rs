@@ -106,7 +106,7 @@ impl RefreshStore for SeaStorage {
         tenant: &TenantId,
         connection: &ConnectionId,
         begin: &BeginAttempt,
-    ) -> Result<Option<Attempt>> {
+    ) -> Result<Option<i64>> {
         let tx = self.db.begin("attempt.begin").await?;
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let fence = begin.seen_lease_fence + 1;
@@ -127,10 +127,8 @@ impl RefreshStore for SeaStorage {
         }
         tx.hold_data_keys(tenant.as_str(), &[]).await?;
         insert_attempt(&tx, tenant, connection, begin).await?;
-        let key = (tenant.to_string(), connection.to_string(), fence);
-        let attempt = tx.one(attempts::Entity::find_by_id(key)).await?;
         tx.commit().await?;
-        Ok(attempt)
+        Ok(Some(fence))
     }
 
     #[tracing::instrument(name = "db.attempt.commit", level = "debug", skip_all)]
@@ -292,14 +290,12 @@ impl SeaStorage {
             keep(&tx, commit, stored.grant_fence, replaced).await?;
         }
         store_tokens(&tx, commit, &stored).await?;
-        let select = connections::Entity::find().filter(is(&commit.tenant, &commit.connection));
-        let Some(committed) = tx.connection(select).await? else { return Ok(Some(CommitOutcome::Gone)) };
         if stored.state != ConnectionState::Active {
             // A refresh as usual is no news: whoever needs its token reads the row.
             tx.log(&Change::Connection(commit.tenant.clone(), commit.connection.clone())).await?;
         }
         tx.commit().await?;
-        Ok(Some(CommitOutcome::Committed(Box::new(committed))))
+        Ok(Some(CommitOutcome::Committed(Box::new(with_tokens(stored, commit)))))
     }
 }
 
@@ -384,6 +380,24 @@ async fn store_tokens(tx: &Tx, commit: &RefreshCommit, stored: &Connection) -> R
         return Err(tx.error(StorageErrorKind::Internal).detail("a locked row changed"));
     }
     Ok(())
+}
+
+/// The row as [`store_tokens`] leaves it: it was locked, so that nobody has to read it again.
+fn with_tokens(stored: Connection, commit: &RefreshCommit) -> Connection {
+    let was_active = stored.state == ConnectionState::Active;
+    Connection {
+        tokens: Some(commit.tokens.clone()),
+        grant_fence: commit.fence,
+        lease_fence: Ord::max(stored.lease_fence, commit.fence),
+        lease: stored.lease.filter(|_| stored.lease_fence != commit.fence),
+        state: ConnectionState::Active,
+        state_since: if was_active { stored.state_since } else { commit.now },
+        state_reason: String::new(),
+        account_name: commit.account_name.clone().unwrap_or(stored.account_name),
+        updated_at: commit.now,
+        version: stored.version + 1,
+        ..stored
+    }
 }
 
 /// Releases the lease if it is this attempt's.

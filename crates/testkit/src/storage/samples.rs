@@ -156,8 +156,20 @@ pub(super) fn begin(connection: &Connection) -> BeginAttempt {
 /// Begins a refresh of a connection as it stands, with a lease that lapses at once.
 pub(super) async fn begun(storage: &Arc<dyn Storage>, connection: &Connection) -> Attempt {
     let begin = BeginAttempt { lease_for: Duration::ZERO, ..begin(&current(storage, connection).await) };
-    let attempt = storage.begin_attempt(&connection.tenant, &connection.id, &begin).await;
-    attempt.expect("the database answers").expect("nothing keeps the attempt from beginning")
+    started(storage, connection, &begin).await
+}
+
+/// Begins a refresh, and reads the attempt that it made.
+pub(super) async fn started(
+    storage: &Arc<dyn Storage>,
+    connection: &Connection,
+    begin: &BeginAttempt,
+) -> Attempt {
+    let fence = storage.begin_attempt(&connection.tenant, &connection.id, begin).await;
+    let fence = fence.expect("the database answers").expect("nothing keeps the attempt from beginning");
+    let attempts = storage.list_attempts(&connection.tenant, &connection.id).await;
+    let mut attempts = attempts.expect("the database answers").into_iter();
+    attempts.find(|attempt| attempt.fence == fence).expect("the attempt is a row")
 }
 
 /// What an attempt brought: tokens that bear its fence.

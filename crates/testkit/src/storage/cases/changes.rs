@@ -13,7 +13,7 @@ use super::access::{blocked, issuer_key, rule};
 use super::client_secrets::secret;
 use crate::storage::samples::{
     at, begin, begun, client, client_id, commit, connected, connection_id, consent, consent_again, current,
-    tenant, tenant_id,
+    started, tenant, tenant_id,
 };
 use crate::storage::tools::{MANY, at_once, furnished, kind, ready, soon};
 use crate::storage::{HeldChange, StorageFixture};
@@ -158,7 +158,7 @@ pub async fn leases_and_usual_refreshes_are_not_logged(fixture: &dyn StorageFixt
     let attempt = begun(&storage, &connection).await;
     storage.commit_refresh(&commit(&attempt)).await.unwrap();
     let begin = begin(&current(&storage, &connection).await);
-    let attempt = storage.begin_attempt(&connection.tenant, &connection.id, &begin).await.unwrap().unwrap();
+    let attempt = started(&storage, &connection, &begin).await;
     storage.end_attempt(&connection.tenant, &connection.id, attempt.fence, true).await.unwrap();
     reader.sees(vec![]).await;
 }

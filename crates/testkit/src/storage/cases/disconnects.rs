@@ -4,8 +4,8 @@ use tokenward_storage::{
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{
-    account, at, begin, begun, commit, connected, connection_id, consent, current, sealed, tenant_id, tokens,
-    with_spare,
+    account, at, begin, begun, commit, connected, connection_id, consent, current, sealed, started,
+    tenant_id, tokens, with_spare,
 };
 use crate::storage::tools::{furnished, kind};
 
@@ -44,7 +44,7 @@ pub async fn disconnecting_drops_lease_attempts_and_spares(fixture: &dyn Storage
 pub async fn while_a_lease_holds_a_disconnect_is_a_conflict(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let seen = connected(&storage, "a", "c1").await;
-    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let attempt = started(&storage, &seen, &begin(&seen)).await;
     let leased = current(&storage, &seen).await;
     for version in [None, Some(leased.version)] {
         let result = storage.disconnect(&seen.tenant, &seen.id, version, "", at(60)).await;

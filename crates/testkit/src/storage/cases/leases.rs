@@ -6,15 +6,15 @@ use tokenward_storage::{
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{
-    at, begin, begun, commit, connected, connection_id, consent, consent_again, current, sealed, tenant_id,
-    tokens,
+    at, begin, begun, commit, connected, connection_id, consent, consent_again, current, sealed, started,
+    tenant_id, tokens,
 };
 use crate::storage::tools::{MANY, at_once, furnished};
 
 pub async fn an_attempt_keeps_every_field(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let seen = connected(&storage, "a", "c1").await;
-    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let attempt = started(&storage, &seen, &begin(&seen)).await;
     let expected = Attempt {
         tenant: seen.tenant.clone(),
         connection: seen.id.clone(),
@@ -30,7 +30,7 @@ pub async fn an_attempt_keeps_every_field(fixture: &dyn StorageFixture) {
     assert_eq!(storage.list_attempts(&seen.tenant, &seen.id).await.unwrap(), [expected]);
     let other = connected(&storage, "a", "c2").await;
     let public = BeginAttempt { secret_version: None, ..begin(&other) };
-    let attempt = storage.begin_attempt(&other.tenant, &other.id, &public).await.unwrap().unwrap();
+    let attempt = started(&storage, &other, &public).await;
     assert_eq!(attempt.secret_version, None);
 }
 
@@ -66,7 +66,7 @@ pub async fn a_lease_lapses_by_the_databases_clock(fixture: &dyn StorageFixture)
     assert_eq!((&*lease.owner, lease.remaining), (&*lapsed.owner, Duration::ZERO));
     // The caller's time plays no part: its clock is far behind.
     let begin = BeginAttempt { now: at(-1_000_000), owner: "second".into(), ..begin(&after) };
-    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin).await.unwrap().unwrap();
+    let attempt = started(&storage, &seen, &begin).await;
     assert_eq!(attempt.fence, 3);
     assert_eq!(current(&storage, &seen).await.lease.unwrap().owner, "second");
 }
@@ -154,12 +154,15 @@ pub async fn of_a_hundred_attempts_at_once_one_begins(fixture: &dyn StorageFixtu
         let seen = current(&storage, &seen).await;
         let results = at_once(MANY, &storage, |number, storage| {
             let begin = BeginAttempt { owner: format!("server-{number}"), lease_for, ..begin(&seen) };
-            async move { storage.begin_attempt(&tenant_id("a"), &connection_id("c1"), &begin).await.unwrap() }
+            async move {
+                let began = storage.begin_attempt(&tenant_id("a"), &connection_id("c1"), &begin).await;
+                began.unwrap().map(|_| begin.owner)
+            }
         })
         .await;
         let winners: Vec<_> = results.into_iter().flatten().collect();
         assert_eq!(winners.len(), 1);
-        assert_eq!(current(&storage, &seen).await.lease.unwrap().owner, winners[0].owner);
+        assert_eq!(current(&storage, &seen).await.lease.unwrap().owner, winners[0]);
     }
     assert_eq!(storage.list_attempts(&seen.tenant, &seen.id).await.unwrap().len(), 2);
 }
@@ -179,7 +182,7 @@ pub async fn a_resolved_attempt_goes_and_releases_the_lease(fixture: &dyn Storag
 pub async fn an_unresolved_attempt_stays_and_releases_the_lease(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let seen = connected(&storage, "a", "c1").await;
-    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let attempt = started(&storage, &seen, &begin(&seen)).await;
     assert!(storage.end_attempt(&seen.tenant, &seen.id, 2, false).await.unwrap());
     assert_eq!(storage.list_attempts(&seen.tenant, &seen.id).await.unwrap(), [attempt]);
     assert_eq!(current(&storage, &seen).await.lease, None);

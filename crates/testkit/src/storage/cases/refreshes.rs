@@ -8,7 +8,7 @@ use tokenward_types::Timestamp;
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{
-    at, begin, begun, commit, connected, consent_again, current, scopes, sealed, tokens, with_spare,
+    at, begin, begun, commit, connected, consent_again, current, scopes, sealed, started, tokens, with_spare,
 };
 use crate::storage::tools::{MANY, at_once, furnished};
 
@@ -17,7 +17,12 @@ const NONE: [i64; 0] = [];
 
 async fn committed(storage: &Arc<dyn Storage>, commit: &RefreshCommit) -> Connection {
     match storage.commit_refresh(commit).await.unwrap() {
-        CommitOutcome::Committed(connection) => *connection,
+        CommitOutcome::Committed(connection) => {
+            // What is left of another's lease runs down.
+            let row = |row: &Connection| Connection { lease: None, ..row.clone() };
+            assert_eq!(row(&connection), row(&current(storage, &connection).await), "as it is stored");
+            *connection
+        }
         other => panic!("it must be committed: {other:?}"),
     }
 }
@@ -52,7 +57,7 @@ pub async fn a_commit_stores_tokens_and_ends_the_attempt(fixture: &dyn StorageFi
     let storage = furnished(fixture).await;
     let seen = connected(&storage, "a", "c1").await;
     let other = connected(&storage, "a", "c2").await;
-    let attempt = storage.begin_attempt(&seen.tenant, &seen.id, &begin(&seen)).await.unwrap().unwrap();
+    let attempt = started(&storage, &seen, &begin(&seen)).await;
     let leased = current(&storage, &seen).await;
     let after = committed(&storage, &commit(&attempt)).await;
     let expected = Connection {
@@ -353,9 +358,10 @@ pub async fn a_hundred_refreshes_in_turn_lose_none(fixture: &dyn StorageFixture)
         async move {
             loop {
                 let now = current(&storage, &connection).await;
-                let attempt = storage.begin_attempt(&now.tenant, &now.id, &begin(&now)).await.unwrap();
-                if let Some(attempt) = attempt {
-                    return committed(&storage, &commit(&attempt)).await;
+                if storage.begin_attempt(&now.tenant, &now.id, &begin(&now)).await.unwrap().is_some() {
+                    let newest = storage.list_attempts(&now.tenant, &now.id).await.unwrap().remove(0);
+                    let outcome = storage.commit_refresh(&commit(&newest)).await.unwrap();
+                    return assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
                 }
             }
         }
@@ -381,7 +387,7 @@ pub async fn distrusted_grants_are_suspect_and_no_fence_comes_again(fixture: &dy
     let active = connected(&storage, "a", "c1").await;
     let suspect = connected(&storage, "a", "c2").await;
     suspected(&storage, &suspect).await;
-    let attempt = storage.begin_attempt(&active.tenant, &active.id, &begin(&active)).await.unwrap().unwrap();
+    let attempt = started(&storage, &active, &begin(&active)).await;
     let elsewhere = "elsewhere".parse().unwrap();
     assert_eq!(storage.distrust_grants(&elsewhere, "put back", at(60)).await.unwrap(), 0);
     let before = current(&storage, &active).await;

@@ -99,7 +99,7 @@ impl Broker {
             let refresh = self.patiently(&entry.tenant, &entry.id, client, refresh);
             // Who can be given a token that still lives need not go away with nothing.
             let patience = request.patience.filter(|_| self.living(entry, now).is_some());
-            let refreshed = match patience.map(|patience| patience - patience / 10) {
+            let refreshed = match patience.map(|patience| patience.mul_f64(0.9)) {
                 Some(patience) => tokio::select! {
                     biased;
                     refreshed = refresh => refreshed,

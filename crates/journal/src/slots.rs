@@ -223,13 +223,13 @@ impl Slot {
         if header.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        Ok(Some(match header.as_slice() {
-            [a, b, c, d, e, f, rest @ ..] if [*a, *b, *c, *d] == MAGIC => {
-                let length = rest.try_into().map_or(u32::MAX, u32::from_le_bytes);
-                (u16::from_le_bytes([*e, *f]).into(), usize::try_from(length).unwrap_or(usize::MAX))
-            }
-            _ => (0, usize::MAX),
-        }))
+        let lengths = header.strip_prefix(&MAGIC).and_then(|lengths| {
+            let (name, entry) = lengths.split_at_checked(2)?;
+            let name = u16::from_le_bytes(name.try_into().ok()?);
+            let entry = u32::from_le_bytes(entry.try_into().ok()?);
+            Some((name.into(), usize::try_from(entry).ok()?))
+        });
+        Ok(Some(lengths.unwrap_or((0, usize::MAX))))
     }
 
     fn name(&self) -> Result<Held, JournalError> {

@@ -60,15 +60,16 @@ fn used(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_damaged_is_there_still_and_can_be_kept_aside() {
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
-        ("cut off within the entry", &|bytes| bytes.truncate(15)),
-        ("cut off within the name", &|bytes| bytes.truncate(11)),
-        ("cut off within the header", &|bytes| bytes.truncate(3)),
-        ("another kind of file", &|bytes| bytes[0] ^= 1),
-        ("a name that leads elsewhere", &|bytes| bytes[10..12].copy_from_slice(b"./")),
-        ("no name", &|bytes| bytes[4] = 0),
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 6] = [
+        ("cut off within the entry", |bytes| bytes.truncate(15)),
+        ("cut off within the name", |bytes| bytes.truncate(11)),
+        ("cut off within the header", |bytes| bytes.truncate(3)),
+        ("another kind of file", |bytes| bytes[0] ^= 1),
+        ("a name that leads elsewhere", |bytes| bytes[10..12].copy_from_slice(b"./")),
+        ("no name", |bytes| bytes[4] = 0),
     ];
-    for (what, damage) in damages {
+    for (what, damage) in cases {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path(), "one").unwrap();
         journal.write("01", b"first").unwrap();

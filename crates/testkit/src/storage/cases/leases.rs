@@ -155,8 +155,8 @@ pub async fn of_a_hundred_attempts_at_once_one_begins(fixture: &dyn StorageFixtu
         let results = at_once(MANY, &storage, |number, storage| {
             let begin = BeginAttempt { owner: format!("server-{number}"), lease_for, ..begin(&seen) };
             async move {
-                let began = storage.begin_attempt(&tenant_id("a"), &connection_id("c1"), &begin).await;
-                began.unwrap().map(|_| begin.owner)
+                let fence = storage.begin_attempt(&tenant_id("a"), &connection_id("c1"), &begin).await;
+                fence.unwrap().map(|_| begin.owner)
             }
         })
         .await;

@@ -209,6 +209,7 @@ impl Broker {
         }));
         broker.report_replica().await?;
         broker.take_over_journal().await?;
+        broker.prepare_journal();
         broker.start_maintenance(news);
         Ok(broker)
     }

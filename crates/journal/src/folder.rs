@@ -37,7 +37,6 @@ impl Folder {
         let (lock, former) = take_lock(path, &handle, &path.join(lock), owner)?;
         let files = list(path)?;
         let slots = Slots::open(path, &files)?;
-        sync(&handle, path)?;
         for name in files.iter().filter_map(|file| file.strip_suffix(GIVEN)) {
             take_in(&slots, path, name)?;
         }
@@ -154,6 +153,10 @@ impl Files for Folder {
             self.sync_with_others()?;
         }
         Ok(())
+    }
+
+    fn prepare(&self, count: usize) -> Result<(), JournalError> {
+        self.slots.prepare(&self.path, count, || self.sync())
     }
 
     fn entries(&self) -> Result<Vec<String>, JournalError> {

@@ -47,6 +47,8 @@ trait Files: std::fmt::Debug + Send + Sync {
     fn path(&self) -> &Path;
     /// Writes an entry, durable when this returns.
     fn write(&self, entry: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Makes ready for so many entries.
+    fn prepare(&self, count: usize) -> Result<(), JournalError>;
     /// The names of the entries.
     fn entries(&self) -> Result<Vec<String>, JournalError>;
     /// The first `limit` bytes of an entry; `None` when there is none.
@@ -113,6 +115,14 @@ impl Journal {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         written
+    }
+
+    /// Makes ready for so many entries at once, so that the first of them are written as quickly as later ones.
+    ///
+    /// # Errors
+    /// `Io`: entries are written all the same, if they can be.
+    pub fn prepare(&self, count: usize) -> Result<(), JournalError> {
+        self.files.prepare(count)
     }
 
     /// Whether working with it never blocks.

@@ -74,6 +74,10 @@ impl Files for Held {
         Ok(())
     }
 
+    fn prepare(&self, _count: usize) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     fn entries(&self) -> Result<Vec<String>, JournalError> {
         let state = self.state("list")?;
         Ok(state.files.keys().filter_map(|name| name.strip_suffix(ENTRY)).map(str::to_owned).collect())

@@ -24,9 +24,6 @@ const MAX_NAME: usize = 64;
 /// How many files are kept open, and how many are kept for entries that may come. After an outage there can be many more.
 const KEPT: usize = 256;
 
-/// How many are there from the start, so that the first entries are as quick as the others.
-const READY: usize = 16;
-
 /// Whether this can be an entry's name. It becomes part of a file's when the entry is put aside.
 pub(crate) fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && name.iter().all(u8::is_ascii_alphanumeric)
@@ -74,11 +71,30 @@ impl Slots {
                 Held::Damaged => drop(state.used.insert(stem.to_owned(), Arc::new(slot))),
             }
         }
-        while state.free.len() < READY {
-            state.next += 1;
-            state.free.push(Slot::create(folder.join(file_of(state.next)))?);
-        }
         Ok(Self(Mutex::new(state)))
+    }
+
+    /// Makes files for so many entries ahead of time; `sync` makes their names durable.
+    pub(crate) fn prepare(
+        &self,
+        folder: &Path,
+        count: usize,
+        sync: impl FnOnce() -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let numbers = {
+            let mut state = self.state();
+            let first = state.next + 1;
+            let missing = count.min(KEPT).saturating_sub(state.free.len());
+            state.next += u64::try_from(missing).unwrap_or(0);
+            first..=state.next
+        };
+        let slots = numbers.map(|number| Slot::create(folder.join(file_of(number))));
+        // Before any is synced, so that the file system does it for all of them at once.
+        let slots = slots.collect::<Result<Vec<_>, _>>()?;
+        slots.iter().try_for_each(Slot::sync)?;
+        sync()?;
+        self.state().free.extend(slots);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,6 +114,9 @@ impl Slots {
             Some(slot) => slot,
             None => Slot::create(folder.join(file_of(number)))?,
         };
+        if is_new {
+            slot.sync()?;
+        }
         // One that could not be written is not used again.
         slot.write(name, bytes)?;
         let mut state = self.state();
@@ -174,15 +193,18 @@ impl Slot {
         done.map_err(doing(action, &self.path))
     }
 
-    /// Makes a slot whose blocks are on the disk.
+    /// Makes a slot that has its blocks.
     fn create(path: PathBuf) -> Result<Self, JournalError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(doing("create", &path))?;
         let slot = Self { file: Some(file), path };
         slot.write_at(&[0; LENGTH], 0)?;
-        slot.with("write", File::sync_all)?;
         Ok(slot)
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        self.with("write", File::sync_all)
     }
 
     fn write_at(&self, bytes: &[u8], offset: usize) -> Result<(), JournalError> {

@@ -33,10 +33,11 @@ fn folder_and_files_are_private_whatever_they_were() {
     fs::create_dir(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let journal = Journal::open(&path, "one").unwrap();
+    journal.prepare(3).unwrap();
     journal.write("01", b"first").unwrap();
     journal.set_mark(7).unwrap();
     assert_eq!(mode(&path), 0o700);
-    for file in ["00000001.slot", "00000016.slot", "lock", "mark"] {
+    for file in ["00000001.slot", "00000003.slot", "lock", "mark"] {
         assert_eq!(mode(&path.join(file)), 0o600, "{file}");
     }
 }
@@ -122,7 +123,10 @@ fn files_of_entries_that_went_are_used_again() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path(), "one").unwrap();
     let files = || fs::read_dir(folder.path()).unwrap().count();
+    journal.prepare(2).unwrap();
+    journal.prepare(1).unwrap();
     let before = files();
+    assert_eq!(before, 1 + 2, "the lock and what was made ready");
     let long = vec![7; MAX_ENTRY];
     for round in 0..40 {
         let name = format!("{round:02}");

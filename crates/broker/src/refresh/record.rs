@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokenward_provider::{ExpiresIn, Rotation, TokenAnswer};
 use tokenward_storage::{CommitOutcome, Connection, ConnectionState, RefreshCommit, TokenSet};
-use tokenward_types::{ExposeSecret, Monotonic, SecretString, Timestamp, constant_time_eq};
+use tokenward_types::{ExposeSecret, Monotonic, ProviderName, SecretString, Timestamp, constant_time_eq};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::save::Waiting;
@@ -161,16 +161,18 @@ impl Broker {
         if self.is_irreplaceable(row, commit) { self.journal_commit(commit).await } else { None }
     }
 
-    /// Whether a crash before an answer is durable would cost the grant: the spent token answers no more when the next server
-    /// takes over.
+    /// Whether a crash before an answer is durable would cost the grant.
     fn is_irreplaceable(&self, row: &Connection, commit: &RefreshCommit) -> bool {
-        let until_taken_over = self.settings().lease * 2;
-        commit.rotated
-            && match self.rotation_of(&row.provider) {
-                Rotation::None => false,
-                Rotation::Grace(grace) => grace < until_taken_over,
-                Rotation::Strict => true,
-            }
+        commit.rotated && self.answers_are_irreplaceable(&row.provider)
+    }
+
+    /// Whether a provider's spent tokens answer no more when another server takes over.
+    pub(super) fn answers_are_irreplaceable(&self, provider: &ProviderName) -> bool {
+        match self.rotation_of(provider) {
+            Rotation::None => false,
+            Rotation::Grace(grace) => grace < self.settings().lease * 2,
+            Rotation::Strict => true,
+        }
     }
 
     fn observe_durable(&self, answered: Monotonic) {

@@ -174,19 +174,20 @@ fn a_spent_token_of_a_database_that_was_put_back_is_never_used() {
     });
 }
 
+/// The file of a slot that is not free, the entry's name, and the entry.
+fn entry(folder: &tempfile::TempDir) -> Option<(PathBuf, String, Vec<u8>)> {
+    let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    let mut held = files.map(|path| (fs::read(&path).unwrap(), path));
+    let (bytes, path) = held.find(|(bytes, _)| bytes.starts_with(b"TWJ1"))?;
+    let name = 10 + usize::from(bytes[4]);
+    let length = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
+    Some((path, String::from_utf8_lossy(&bytes[10..name]).into(), bytes[name..name + length].to_vec()))
+}
+
 #[test]
 fn entries_that_cannot_be_read_are_refused_by_name_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    /// The file of a slot that is not free, the entry's name, and the entry.
-    fn entry(folder: &tempfile::TempDir) -> Option<(PathBuf, String, Vec<u8>)> {
-        let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-        let mut held = files.map(|path| (fs::read(&path).unwrap(), path));
-        let (bytes, path) = held.find(|(bytes, _)| bytes.starts_with(b"TWJ1"))?;
-        let name = 10 + usize::from(bytes[4]);
-        let length = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
-        Some((path, String::from_utf8_lossy(&bytes[10..name]).into(), bytes[name..name + length].to_vec()))
-    }
     for place in [&folder, &elsewhere] {
         on_stage(Mode::Strict, async |world| {
             world.crash(0);

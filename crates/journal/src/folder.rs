@@ -38,7 +38,7 @@ impl Folder {
         let files = list(path)?;
         let slots = Slots::open(path, &files)?;
         for name in files.iter().filter_map(|file| file.strip_suffix(GIVEN)) {
-            take_in(&slots, path, name)?;
+            take_in(&slots, &handle, path, name)?;
         }
         Ok((
             Self {
@@ -72,13 +72,16 @@ impl Folder {
 }
 
 /// Makes a file that somebody put there an entry. Twice, if this is cut off: that does no harm.
-fn take_in(slots: &Slots, folder: &Path, name: &str) -> Result<(), JournalError> {
+fn take_in(slots: &Slots, handle: &File, folder: &Path, name: &str) -> Result<(), JournalError> {
     let path = folder.join(format!("{name}{GIVEN}"));
     if !slots::is_name(name.as_bytes()) {
         return Ok(());
     }
     let Some(bytes) = read(&path, MAX_ENTRY + 1)? else { return Ok(()) };
-    slots.write(folder, name, &bytes)?;
+    if slots.write(folder, name, &bytes)? {
+        // Before the file goes, so that one of the two is there if the power fails.
+        sync(handle, folder)?;
+    }
     fs::remove_file(&path).map_err(doing("remove", &path))
 }
 

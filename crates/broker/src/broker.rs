@@ -222,6 +222,7 @@ impl Broker {
         // A rotation that did not see this server in the list yet may have come to its end.
         broker.sealer().check_active().await?;
         broker.take_over_journal().await?;
+        broker.prepare_journal();
         broker.start_maintenance(news);
         Ok(broker)
     }

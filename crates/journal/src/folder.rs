@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::doing;
-use crate::{Files, JournalError, or_absent};
+use crate::slots::{self, Slots};
+use crate::{Files, JournalError, MAX_ENTRY, or_absent};
 
 /// How much of a lock file is read.
 const MAX_OWNER: u64 = 256;
+/// What the name of an entry's file ends in that somebody gives to this folder.
+const GIVEN: &str = ".entry";
 
 /// A private folder whose changes are durable.
 #[derive(Debug)]
@@ -19,7 +22,9 @@ pub(crate) struct Folder {
     handle: File,
     /// Locked until this is dropped: at the latest when the process ends, however it ends.
     _lock: File,
-    /// How many entries were made.
+    /// The entries.
+    slots: Slots,
+    /// How many files were made for them.
     made: AtomicU64,
     /// How many of their names are durable.
     synced: Mutex<u64>,
@@ -30,11 +35,17 @@ impl Folder {
     pub(crate) fn open(path: &Path, lock: &str, owner: &str) -> Result<(Self, String), JournalError> {
         let handle = create(path)?;
         let (lock, former) = take_lock(path, &handle, &path.join(lock), owner)?;
+        let files = list(path)?;
+        let slots = Slots::open(path, &files)?;
+        for name in files.iter().filter_map(|file| file.strip_suffix(GIVEN)) {
+            take_in(&slots, &handle, path, name)?;
+        }
         Ok((
             Self {
                 path: path.to_owned(),
                 handle,
                 _lock: lock,
+                slots,
                 made: AtomicU64::new(0),
                 synced: Mutex::new(0),
             },
@@ -58,6 +69,34 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Makes a file that somebody put there an entry. Twice, if this is cut off: that does no harm.
+fn take_in(slots: &Slots, handle: &File, folder: &Path, name: &str) -> Result<(), JournalError> {
+    let path = folder.join(format!("{name}{GIVEN}"));
+    if !slots::is_name(name.as_bytes()) {
+        return Ok(());
+    }
+    let Some(bytes) = read(&path, MAX_ENTRY + 1)? else { return Ok(()) };
+    if slots.write(folder, name, &bytes)? {
+        // Before the file goes, so that one of the two is there if the power fails.
+        sync(handle, folder)?;
+    }
+    fs::remove_file(&path).map_err(doing("remove", &path))
+}
+
+fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+    let Some(file) = or_absent(File::open(path)).map_err(doing("open", path))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    file.take(limit).read_to_end(&mut bytes).map_err(doing("read", path))?;
+    Ok(Some(bytes))
+}
+
+fn list(path: &Path) -> Result<Vec<String>, JournalError> {
+    let entries = fs::read_dir(path).map_err(doing("list", path))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect::<std::io::Result<_>>().map_err(doing("list", path))
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
@@ -112,14 +151,34 @@ impl Files for Folder {
         &self.path
     }
 
-    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        let path = self.path.join(name);
-        let written = write_durably(&path, bytes).and_then(|()| self.sync_with_others());
-        if written.is_err() {
-            // What was not promised must not be in the way. It may not have been made at all.
-            let _ = fs::remove_file(&path);
+    fn write(&self, entry: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        if self.slots.write(&self.path, entry, bytes)? {
+            self.sync_with_others()?;
         }
-        written
+        Ok(())
+    }
+
+    fn prepare(&self, count: usize) -> Result<(), JournalError> {
+        self.slots.prepare(&self.path, count, || self.sync())
+    }
+
+    fn entries(&self) -> Result<Vec<String>, JournalError> {
+        Ok(self.slots.names())
+    }
+
+    fn entry(&self, entry: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        self.slots.read(entry, limit)
+    }
+
+    fn remove(&self, entry: &str) -> Result<bool, JournalError> {
+        self.slots.remove(entry)
+    }
+
+    fn put_aside(&self, entry: &str, name: &str) -> Result<bool, JournalError> {
+        let Some(bytes) = self.slots.read(entry, usize::MAX)? else { return Ok(false) };
+        write_durably(&self.path.join(name), &bytes)?;
+        self.sync()?;
+        self.slots.remove(entry)
     }
 
     fn replace(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
@@ -129,32 +188,7 @@ impl Files for Folder {
         self.sync()
     }
 
-    fn list(&self) -> Result<Vec<String>, JournalError> {
-        let entries = fs::read_dir(&self.path).map_err(doing("list", &self.path))?;
-        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        names.collect::<std::io::Result<_>>().map_err(doing("list", &self.path))
-    }
-
-    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
-        let path = self.path.join(name);
-        let Some(file) = or_absent(File::open(&path)).map_err(doing("open", &path))? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        file.take(limit).read_to_end(&mut bytes).map_err(doing("read", &path))?;
-        Ok(Some(bytes))
-    }
-
-    fn remove(&self, name: &str) -> Result<bool, JournalError> {
-        let path = self.path.join(name);
-        Ok(or_absent(fs::remove_file(&path)).map_err(doing("remove", &path))?.is_some())
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError> {
-        let path = self.path.join(from);
-        let renamed = or_absent(fs::rename(&path, self.path.join(to))).map_err(doing("rename", &path))?;
-        if renamed.is_some() {
-            self.sync()?;
-        }
-        Ok(renamed.is_some())
+    fn file(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        read(&self.path.join(name), limit)
     }
 }

@@ -1,4 +1,4 @@
-//! A folder in which results wait for the database: one file for each, durable before the writer goes on.
+//! A folder in which results wait for the database: a file for each, durable before the writer goes on.
 //!
 //! What stands in an entry is the caller's; it comes sealed, and this crate neither opens nor judges it. Everything here
 //! blocks: callers on an async runtime use a blocking thread.
@@ -6,13 +6,15 @@
 //! | file | what |
 //! |---|---|
 //! | `lock` | names the process that holds the folder; locked while it lives |
-//! | `NAME.entry` | a result that waits; one whose writing was cut off is not whole |
+//! | `NUMBER.slot` | holds a result that waits, with its name, or zeros: it is kept for the next one |
+//! | `NAME.entry` | one that was put there; it is taken in when the folder is opened |
 //! | `NAME.refused` | one that could not be read; nothing here deletes it |
 //! | `mark` | a number that the caller keeps: see [`Journal::mark`] |
 
 mod error;
 mod folder;
 mod memory;
+mod slots;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -29,8 +31,6 @@ pub const MAX_ENTRY: usize = 256 * 1024;
 /// How many entries may wait: an outage of minutes with hundreds of refreshes a second.
 pub const MAX_ENTRIES: usize = 100_000;
 
-const ENTRY: &str = "entry";
-const REFUSED: &str = "refused";
 const LOCK: &str = "lock";
 const MARK: &str = "mark";
 
@@ -45,18 +45,22 @@ pub struct Journal {
 /// Where the files are.
 trait Files: std::fmt::Debug + Send + Sync {
     fn path(&self) -> &Path;
-    /// Makes a file, durable when this returns. A crash until then may leave a part of it.
-    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Writes an entry, durable when this returns.
+    fn write(&self, entry: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Makes ready for so many entries.
+    fn prepare(&self, count: usize) -> Result<(), JournalError>;
+    /// The names of the entries.
+    fn entries(&self) -> Result<Vec<String>, JournalError>;
+    /// The first `limit` bytes of an entry; `None` when there is none.
+    fn entry(&self, entry: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError>;
+    /// Removes an entry; `false` when there is none. After a failure of the power it may be there again.
+    fn remove(&self, entry: &str) -> Result<bool, JournalError>;
+    /// Makes an entry a file of this name; `false` when there is none.
+    fn put_aside(&self, entry: &str, name: &str) -> Result<bool, JournalError>;
     /// Puts a file in another's place whole and durably, by way of another name.
     fn replace(&self, partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
-    /// Their names.
-    fn list(&self) -> Result<Vec<String>, JournalError>;
     /// The first `limit` bytes of a file; `None` when there is none.
-    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError>;
-    /// Removes a file; `false` when there is none. After a crash it may be there again.
-    fn remove(&self, name: &str) -> Result<bool, JournalError>;
-    /// Renames a file; `false` when there is none.
-    fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError>;
+    fn file(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError>;
 }
 
 impl Journal {
@@ -106,11 +110,19 @@ impl Journal {
             self.entries.fetch_sub(1, Ordering::SeqCst);
             return Err(JournalError::Full { path: self.path().to_owned() });
         }
-        let written = self.files.create(&file(name, ENTRY), bytes);
+        let written = self.files.write(name, bytes);
         if written.is_err() {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         written
+    }
+
+    /// Makes ready for so many entries at once, so that the first of them are written as quickly as later ones.
+    ///
+    /// # Errors
+    /// `Io`: entries are written all the same, if they can be.
+    pub fn prepare(&self, count: usize) -> Result<(), JournalError> {
+        self.files.prepare(count)
     }
 
     /// Whether working with it never blocks.
@@ -123,15 +135,7 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn names(&self) -> Result<Vec<String>, JournalError> {
-        let mut names: Vec<_> = self
-            .files
-            .list()?
-            .into_iter()
-            .filter_map(|file| {
-                let (name, kind) = file.rsplit_once('.')?;
-                (kind == ENTRY).then(|| name.to_owned())
-            })
-            .collect();
+        let mut names = self.files.entries()?;
         names.sort();
         Ok(names)
     }
@@ -141,7 +145,7 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
-        self.files.read(&file(name, ENTRY), MAX_ENTRY + 1)
+        self.files.entry(name, MAX_ENTRY + 1)
     }
 
     /// Removes an entry whose result is stored. Repeating it changes nothing. Where the machine's power fails, it may be
@@ -150,7 +154,7 @@ impl Journal {
     /// # Errors
     /// `Io`: it is there still.
     pub fn remove(&self, name: &str) -> Result<(), JournalError> {
-        if self.files.remove(&file(name, ENTRY))? {
+        if self.files.remove(name)? {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(())
@@ -161,8 +165,8 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn refuse(&self, name: &str) -> Result<PathBuf, JournalError> {
-        let aside = file(name, REFUSED);
-        if self.files.rename(&file(name, ENTRY), &aside)? {
+        let aside = format!("{name}.refused");
+        if self.files.put_aside(name, &aside)? {
             self.entries.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(self.path().join(aside))
@@ -173,7 +177,7 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn mark(&self) -> Result<Option<i64>, JournalError> {
-        let bytes = self.files.read(MARK, 64)?;
+        let bytes = self.files.file(MARK, 64)?;
         Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok()))
     }
 
@@ -184,10 +188,6 @@ impl Journal {
     pub fn set_mark(&self, mark: i64) -> Result<(), JournalError> {
         self.files.replace("mark.new", MARK, mark.to_string().as_bytes())
     }
-}
-
-fn file(name: &str, kind: &str) -> String {
-    format!("{name}.{kind}")
 }
 
 /// `Ok(None)` for what is not there.

@@ -7,6 +7,7 @@ use crate::{Files, JournalError};
 
 /// What stands in place of a path.
 pub(crate) const PATH: &str = "memory";
+const ENTRY: &str = ".entry";
 
 #[derive(Debug, Default)]
 struct State {
@@ -68,32 +69,42 @@ impl Files for Held {
         Path::new(PATH)
     }
 
-    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+    fn write(&self, entry: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        self.state("write")?.files.insert(format!("{entry}{ENTRY}"), bytes.to_vec());
+        Ok(())
+    }
+
+    fn prepare(&self, _count: usize) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<String>, JournalError> {
+        let state = self.state("list")?;
+        Ok(state.files.keys().filter_map(|name| name.strip_suffix(ENTRY)).map(str::to_owned).collect())
+    }
+
+    fn entry(&self, entry: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        self.file(&format!("{entry}{ENTRY}"), limit)
+    }
+
+    fn remove(&self, entry: &str) -> Result<bool, JournalError> {
+        Ok(self.state("remove")?.files.remove(&format!("{entry}{ENTRY}")).is_some())
+    }
+
+    fn put_aside(&self, entry: &str, name: &str) -> Result<bool, JournalError> {
+        let mut state = self.state("rename")?;
+        let Some(bytes) = state.files.remove(&format!("{entry}{ENTRY}")) else { return Ok(false) };
+        state.files.insert(name.to_owned(), bytes);
+        Ok(true)
+    }
+
+    fn replace(&self, _partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         self.state("write")?.files.insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }
 
-    fn replace(&self, _partial: &str, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        self.create(name, bytes)
-    }
-
-    fn list(&self) -> Result<Vec<String>, JournalError> {
-        Ok(self.state("list")?.files.keys().cloned().collect())
-    }
-
-    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
+    fn file(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, JournalError> {
         let state = self.state("read")?;
         Ok(state.files.get(name).map(|bytes| bytes.iter().take(limit).copied().collect()))
-    }
-
-    fn remove(&self, name: &str) -> Result<bool, JournalError> {
-        Ok(self.state("remove")?.files.remove(name).is_some())
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<bool, JournalError> {
-        let mut state = self.state("rename")?;
-        let Some(bytes) = state.files.remove(from) else { return Ok(false) };
-        state.files.insert(to.to_owned(), bytes);
-        Ok(true)
     }
 }

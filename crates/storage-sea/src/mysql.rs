@@ -18,7 +18,7 @@ use tokenward_storage::{Storage, StorageContext};
 
 use crate::config::ServerConfig;
 use crate::network::Place;
-use crate::patience::{Patience, check_idle};
+use crate::patience::Patience;
 use crate::session::Database;
 use crate::store::SeaStorage;
 
@@ -120,8 +120,6 @@ impl Server {
                     connection.execute(AssertSqlSafe(settings.to_string())).await.map(drop)
                 })
             })
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| Box::pin(check_idle(connection, meta.idle_for)))
             .after_release(move |connection, _| {
                 let patience = limits.patience.clone();
                 Box::pin(async move { patience.check(connection).await })

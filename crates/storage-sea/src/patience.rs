@@ -15,18 +15,6 @@ use tokio::time::{Instant, timeout};
 /// How long a connection that may be dead has for a sign of life, before the pool closes it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
-/// How long a connection that answered when it came back to the pool passes for alive.
-const ALIVE_FOR: Duration = Duration::from_secs(1);
-
-/// For the pool, about a connection that it is about to give out. One that is in constant use is not asked each time: that would
-/// be one question more for every answer.
-pub(crate) async fn check_idle(connection: &mut impl Connection, idle_for: Duration) -> sqlx::Result<bool> {
-    if idle_for >= ALIVE_FOR {
-        connection.ping().await?;
-    }
-    Ok(true)
-}
-
 /// A limit for waiting. The server has a limit for its work, which does not help when a machine lost its power or a firewall
 /// forgot the connection: then nothing comes, not even an error, for as long as anybody waits.
 #[derive(Clone, Debug)]

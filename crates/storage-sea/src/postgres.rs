@@ -13,7 +13,6 @@ use tokenward_storage::{Storage, StorageContext};
 
 use crate::config::ServerConfig;
 use crate::network::Place;
-use crate::patience::check_idle;
 use crate::session::Database;
 use crate::store::SeaStorage;
 
@@ -46,8 +45,6 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
             let settings = Arc::clone(&settings);
             Box::pin(async move { connection.execute(AssertSqlSafe(settings.to_string())).await.map(drop) })
         })
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| Box::pin(check_idle(connection, meta.idle_for)))
         .after_release(move |connection, _| {
             let patience = of_pool.clone();
             Box::pin(async move { patience.check(connection).await })

@@ -90,6 +90,9 @@ impl Entry {
     }
 }
 
+/// How many answers that nothing could bring back may come at once before the journal has to make files for them.
+const READY: usize = 64;
+
 /// Where an entry of this name is bound to.
 fn place(name: &str) -> Place<'_> {
     Place { scope: INSTALLATION_SCOPE, kind: "journal", record: name, field: "commit", fence: None }
@@ -124,6 +127,20 @@ impl Broker {
         let file = name.clone();
         self.with_journal(move |journal| journal.write(&file, sealed.as_bytes())).await?;
         Ok(name)
+    }
+
+    /// Makes the journal ready, where answers go into it before they are stored.
+    pub(crate) fn prepare_journal(&self) {
+        let is_used = self.provider_names().iter().any(|name| self.answers_are_irreplaceable(name));
+        if !is_used || self.journal().is_none() {
+            return;
+        }
+        let broker = self.clone();
+        self.spawn(async move {
+            if let Err(error) = broker.with_journal(|journal| journal.prepare(READY)).await {
+                tracing::warn!(%error, detail = error.log_detail(), "cannot make the journal ready");
+            }
+        });
     }
 
     /// Removes an entry whose result is stored.

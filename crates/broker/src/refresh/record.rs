@@ -1,5 +1,5 @@
 //! An answer that carries tokens is first made durable, then served: by the database, or by the journal when the database is
-//! away or slow. What nothing could bring back goes into both at once.
+//! away or slow. What nothing could bring back goes into both, the journal first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokenward_provider::{ExpiresIn, Rotation, TokenAnswer};
 use tokenward_storage::{CommitOutcome, Connection, ConnectionState, RefreshCommit, TokenSet};
-use tokenward_types::{ExposeSecret, Monotonic, SecretString, Timestamp, constant_time_eq};
+use tokenward_types::{ExposeSecret, Monotonic, ProviderName, SecretString, Timestamp, constant_time_eq};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::save::Waiting;
@@ -17,6 +17,8 @@ use crate::directory::Entry;
 use crate::token::{LiveToken, TokenFacts};
 use crate::{Error, Place, Reason, audit};
 
+/// How long the journal goes ahead of the database, at most: a disk that is slow keeps no answer from the database.
+const JOURNAL_LEAD: Duration = Duration::from_millis(5);
 /// How long a caller waits for the database; the journal takes the answer then.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(150);
 
@@ -122,57 +124,54 @@ impl Broker {
         Ok(live)
     }
 
-    /// Offers an answer to the database, and to the journal at the same time where nothing could bring it back.
+    /// Offers an answer to the database; where nothing could bring it back, to the journal first, which is quicker.
     async fn offer(&self, row: &Connection, commit: &Arc<RefreshCommit>, answered: Monotonic) -> Offered {
-        let mut under_way = self.start_commit(commit);
-        let (mut entry, mut committed) = (None, None);
-        if self.is_irreplaceable(row, commit) {
-            let mut journaled = pin!(self.journal_commit(commit));
-            tokio::select! {
-                biased;
-                first = &mut under_way => {
-                    self.observe_stored(&first, answered);
-                    committed = Some(first);
-                    entry = journaled.await;
-                }
-                name = &mut journaled => {
-                    entry = name;
-                    if entry.is_some() {
-                        self.observe_durable(answered);
-                    }
-                }
-            }
+        let mut journaled = pin!(self.journal_irreplaceable(row, commit));
+        let in_time = tokio::select! {
+            biased;
+            entry = &mut journaled => Some(entry),
+            () = self.timer().sleep(JOURNAL_LEAD) => None,
+        };
+        let mut is_durable = matches!(in_time, Some(Some(_)));
+        if is_durable {
+            self.observe_durable(answered);
         }
-        if committed.is_none() {
-            committed = tokio::select! {
-                biased;
-                committed = &mut under_way => Some(committed),
-                () = self.timer().sleep(COMMIT_PATIENCE) => None,
-            };
-            if entry.is_none()
-                && let Some(committed) = &committed
-            {
-                self.observe_stored(committed, answered);
-            }
+        let mut under_way = self.start_commit(commit);
+        let committed = tokio::select! {
+            biased;
+            committed = &mut under_way => Some(committed),
+            () = self.timer().sleep(COMMIT_PATIENCE) => None,
+        };
+        if !is_durable && matches!(committed, Some(Ok(Ok(_)))) {
+            self.observe_durable(answered);
+            is_durable = true;
+        }
+        let entry = match in_time {
+            Some(entry) => entry,
+            None => journaled.await,
+        };
+        if !is_durable && entry.is_some() {
+            self.observe_durable(answered);
         }
         Offered { entry, committed, under_way }
     }
 
-    /// Whether a crash before an answer is durable would cost the grant: the spent token answers no more when the next server
-    /// takes over.
-    fn is_irreplaceable(&self, row: &Connection, commit: &RefreshCommit) -> bool {
-        let until_taken_over = self.settings().lease * 2;
-        commit.rotated
-            && match self.rotation_of(&row.provider) {
-                Rotation::None => false,
-                Rotation::Grace(grace) => grace < until_taken_over,
-                Rotation::Strict => true,
-            }
+    /// An entry's name, if a crash would cost the grant and there is one.
+    async fn journal_irreplaceable(&self, row: &Connection, commit: &RefreshCommit) -> Option<String> {
+        if self.is_irreplaceable(row, commit) { self.journal_commit(commit).await } else { None }
     }
 
-    fn observe_stored(&self, committed: &Committed, answered: Monotonic) {
-        if matches!(committed, Ok(Ok(_))) {
-            self.observe_durable(answered);
+    /// Whether a crash before an answer is durable would cost the grant.
+    fn is_irreplaceable(&self, row: &Connection, commit: &RefreshCommit) -> bool {
+        commit.rotated && self.answers_are_irreplaceable(&row.provider)
+    }
+
+    /// Whether a provider's spent tokens answer no more when another server takes over.
+    pub(super) fn answers_are_irreplaceable(&self, provider: &ProviderName) -> bool {
+        match self.rotation_of(provider) {
+            Rotation::None => false,
+            Rotation::Grace(grace) => grace < self.settings().lease * 2,
+            Rotation::Strict => true,
         }
     }
 

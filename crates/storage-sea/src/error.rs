@@ -39,6 +39,19 @@ pub(crate) fn of_commit(operation: &'static str, error: DbErr) -> StorageError {
     StorageError::new(kind, operation).source(error)
 }
 
+/// The other side closed the connection: this statement was not done, and another connection may do it.
+pub(crate) fn is_closed(error: &DbErr) -> bool {
+    match sqlx_error(error) {
+        Some(sqlx::Error::Io(_)) => true,
+        Some(sqlx::Error::Database(error)) => {
+            // Shut down by an administrator, after a crash, or for its database's sake.
+            matches!(postgres_code(&**error).as_deref(), Some("57P01" | "57P02" | "57P04" | "57P05"))
+                || matches!(mysql_number(&**error), Some(1053 | 1080 | 1152..=1161 | 1184 | 1927 | 4031))
+        }
+        _ => false,
+    }
+}
+
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
         DbErr::Conn(RuntimeErr::SqlxError(error))
@@ -77,10 +90,14 @@ fn sqlx_kind(error: &sqlx::Error) -> StorageErrorKind {
     }
 }
 
-/// The class of an error of PostgreSQL: the first two characters of its SQLSTATE.
+/// The SQLSTATE of an error of PostgreSQL.
+fn postgres_code(error: &dyn DatabaseError) -> Option<String> {
+    error.try_downcast_ref::<PgDatabaseError>().map(|error| error.code().to_owned())
+}
+
+/// Its class: the first two characters.
 fn postgres_class(error: &dyn DatabaseError) -> Option<String> {
-    let error = error.try_downcast_ref::<PgDatabaseError>()?;
-    error.code().get(..2).map(str::to_owned)
+    postgres_code(error)?.get(..2).map(str::to_owned)
 }
 
 /// SQLite's primary result code, <https://www.sqlite.org/rescode.html>.

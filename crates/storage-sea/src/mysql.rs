@@ -66,10 +66,10 @@ async fn open(config: &ServerConfig, options: MySqlConnectOptions) -> Result<Sea
         patience: patience.clone(),
     });
     let pool = SqlxMySqlConnector::from_sqlx_mysql_pool(pool);
-    Ok(SeaStorage::new(
-        Database { read: pool.clone(), write: pool, patience, migrations: Some(server) },
-        None,
-    ))
+    let beginnings = Database::beginnings(config.max_connections);
+    let database =
+        Database { read: pool.clone(), write: pool, patience, beginnings, migrations: Some(server) };
+    Ok(SeaStorage::new(database, None))
 }
 
 async fn version(connection: &mut MySqlConnection) -> sqlx::Result<String> {
@@ -108,6 +108,7 @@ struct Limits {
 impl Server {
     fn pool(&self, limits: Limits) -> MySqlPool {
         let settings: Arc<str> = settings(limits.statement).into();
+        let of_idle = limits.patience.clone();
         MySqlPoolOptions::new()
             .max_connections(limits.connections)
             .acquire_timeout(limits.acquire)
@@ -119,6 +120,11 @@ impl Server {
                     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                     connection.execute(AssertSqlSafe(settings.to_string())).await.map(drop)
                 })
+            })
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                let patience = of_idle.clone();
+                Box::pin(async move { patience.check_idle(connection, meta.idle_for).await })
             })
             .after_release(move |connection, _| {
                 let patience = limits.patience.clone();

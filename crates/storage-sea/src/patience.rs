@@ -12,8 +12,13 @@ use sea_orm::sqlx::{self, Connection};
 use sea_orm::{ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::time::{Instant, timeout};
 
+use crate::error;
+
 /// How long a connection that may be dead has for a sign of life, before the pool closes it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// How long a connection that answered when it came back to the pool passes for alive.
+const ALIVE_FOR: Duration = Duration::from_secs(1);
 
 /// A limit for waiting. The server has a limit for its work, which does not help when a machine lost its power or a firewall
 /// forgot the connection: then nothing comes, not even an error, for as long as anybody waits.
@@ -24,6 +29,8 @@ pub(crate) struct Patience {
     since: Instant,
     /// When an answer was last given up, in milliseconds since `since`; 0 for never.
     given_up: Arc<AtomicU64>,
+    /// When a connection was last found closed by the other side, alike.
+    closed: Arc<AtomicU64>,
 }
 
 impl Patience {
@@ -34,14 +41,56 @@ impl Patience {
 
     /// Waits for as long as it takes.
     pub(crate) fn endless() -> Self {
-        Self { limit: None, since: Instant::now(), given_up: Arc::default() }
+        Self { limit: None, since: Instant::now(), given_up: Arc::default(), closed: Arc::default() }
     }
 
     /// The answer, unless it takes too long.
     pub(crate) async fn wait<T>(&self, answer: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        let Some(limit) = self.limit else { return answer.await };
+        if self.limit.is_none() {
+            return answer.await;
+        }
         let answer = Answer { patience: self, future: Box::pin(answer), came: false };
-        timeout(limit, answer).await.unwrap_or(Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)))
+        let answer = self.limited(answer).await.flatten();
+        if answer.as_ref().is_err_and(error::is_closed) {
+            self.closed.store(self.elapsed().max(1), Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// What comes of something, unless it takes too long.
+    pub(crate) async fn limited<T>(&self, outcome: impl Future<Output = T>) -> Result<T, DbErr> {
+        match self.limit {
+            Some(limit) => {
+                timeout(limit, outcome).await.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+            }
+            None => Ok(outcome.await),
+        }
+    }
+
+    /// The answer to what changes nothing: asked for once more, on another connection, if the first one turns out to be closed.
+    pub(crate) async fn wait_twice<T, A>(&self, ask: impl Fn() -> A) -> Result<T, DbErr>
+    where
+        A: Future<Output = Result<T, DbErr>>,
+    {
+        match self.wait(ask()).await {
+            Err(error) if error::is_closed(&error) => self.wait(ask()).await,
+            answer => answer,
+        }
+    }
+
+    /// For the pool, about a connection that it is about to give out. One that is in constant use is not asked each time: that
+    /// would be one question more for every answer. When one was found closed, those that lay idle then may be, too.
+    pub(crate) async fn check_idle(
+        &self,
+        connection: &mut impl Connection,
+        idle_for: Duration,
+    ) -> sqlx::Result<bool> {
+        let idle = u64::try_from(idle_for.as_millis()).unwrap_or(u64::MAX);
+        let closed = self.closed.load(Ordering::Relaxed);
+        if idle_for >= ALIVE_FOR || self.elapsed().saturating_sub(idle) <= closed {
+            connection.ping().await?;
+        }
+        Ok(true)
     }
 
     /// For the pool, about a connection that comes back to it: an error if it may be dead and gives no sign of life. The pool
@@ -101,6 +150,17 @@ impl<F> Drop for Answer<'_, F> {
 pub(crate) struct Patient<C> {
     pub(crate) inner: C,
     pub(crate) patience: Patience,
+    /// Whether each statement stands by itself and only reads.
+    pub(crate) only_reads: bool,
+}
+
+impl<C: ConnectionTrait> Patient<C> {
+    async fn read<T, A>(&self, ask: impl Fn() -> A) -> Result<T, DbErr>
+    where
+        A: Future<Output = Result<T, DbErr>>,
+    {
+        if self.only_reads { self.patience.wait_twice(ask).await } else { self.patience.wait(ask()).await }
+    }
 }
 
 #[async_trait]
@@ -118,11 +178,11 @@ impl<C: ConnectionTrait> ConnectionTrait for Patient<C> {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.patience.wait(self.inner.query_one_raw(statement)).await
+        self.read(|| self.inner.query_one_raw(statement.clone())).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.patience.wait(self.inner.query_all_raw(statement)).await
+        self.read(|| self.inner.query_all_raw(statement.clone())).await
     }
 }
 

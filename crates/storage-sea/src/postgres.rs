@@ -37,7 +37,7 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
     refuse_shared_sessions(config, &options, &place).await?;
     let settings: Arc<str> = settings(config).into();
     let patience = config.patience();
-    let of_pool = patience.clone();
+    let (of_idle, of_pool) = (patience.clone(), patience.clone());
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
@@ -45,13 +45,20 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
             let settings = Arc::clone(&settings);
             Box::pin(async move { connection.execute(AssertSqlSafe(settings.to_string())).await.map(drop) })
         })
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let patience = of_idle.clone();
+            Box::pin(async move { patience.check_idle(connection, meta.idle_for).await })
+        })
         .after_release(move |connection, _| {
             let patience = of_pool.clone();
             Box::pin(async move { patience.check(connection).await })
         })
         .connect_lazy_with(options);
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-    Ok(SeaStorage::new(Database { read: pool.clone(), write: pool, patience, migrations: None }, None))
+    let beginnings = Database::beginnings(config.max_connections);
+    let database = Database { read: pool.clone(), write: pool, patience, beginnings, migrations: None };
+    Ok(SeaStorage::new(database, None))
 }
 
 /// What a session is set to. Not by the connection's options, which poolers do not pass on.

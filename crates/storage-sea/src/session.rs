@@ -8,6 +8,7 @@ use sea_orm::{
 };
 use tokenward_storage::{MAX_PAGE_SIZE, Page, PageRequest, Result, StorageError, StorageErrorKind};
 use tokenward_types::sha256;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::entity::locks;
 use crate::error::{self, Inconsistent};
@@ -20,6 +21,8 @@ pub(crate) struct Database {
     pub(crate) read: DatabaseConnection,
     pub(crate) write: DatabaseConnection,
     pub(crate) patience: Patience,
+    /// Turns of those that begin an attempt.
+    pub(crate) beginnings: Semaphore,
     /// Where a migration cannot be one transaction: the server that it runs on, on a connection of its own.
     pub(crate) migrations: Option<mysql::Server>,
 }
@@ -27,19 +30,36 @@ pub(crate) struct Database {
 impl Database {
     /// Statements that only read; `operation` stands in their errors.
     pub(crate) fn read(&self, operation: &'static str) -> Session<DatabaseConnection> {
-        Session { conn: Patient { inner: self.read.clone(), patience: self.patience.clone() }, operation }
+        let patience = self.patience.clone();
+        Session { conn: Patient { inner: self.read.clone(), patience, only_reads: true }, operation }
+    }
+
+    /// For so many connections that write: half of them may be taken by attempts that begin, so that what attempts came to
+    /// is stored at once, however many wait to begin.
+    pub(crate) fn beginnings(connections: u32) -> Semaphore {
+        Semaphore::new(usize::try_from(connections / 2).unwrap_or(usize::MAX).max(1))
+    }
+
+    /// A turn to begin an attempt.
+    pub(crate) async fn turn_to_begin(&self, operation: &'static str) -> Result<SemaphorePermit<'_>> {
+        let turn = self.patience.limited(self.beginnings.acquire()).await;
+        turn.and_then(|turn| turn.map_err(|closed| DbErr::Custom(closed.to_string())))
+            .map_err(|error| error::of_statement(operation, error))
     }
 
     /// A transaction; dropping it rolls it back.
     pub(crate) async fn begin(&self, operation: &'static str) -> Result<Tx> {
         // A transaction that began by reading could not turn into a writing one while another writes.
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
+        let begin = || {
+            self.write.begin_with_options(TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            })
         };
-        let tx = self.patience.wait(self.write.begin_with_options(options)).await;
+        let tx = self.patience.wait_twice(begin).await;
         let inner = tx.map_err(|error| error::of_statement(operation, error))?;
-        Ok(Session { conn: Patient { inner, patience: self.patience.clone() }, operation })
+        let patience = self.patience.clone();
+        Ok(Session { conn: Patient { inner, patience, only_reads: false }, operation })
     }
 }
 
@@ -179,12 +199,12 @@ impl<C: ConnectionTrait> Session<C> {
 impl Tx {
     /// A transaction that may take as long as it takes.
     pub(crate) fn endless(inner: DatabaseTransaction, operation: &'static str) -> Self {
-        Self { conn: Patient { inner, patience: Patience::endless() }, operation }
+        Self { conn: Patient { inner, patience: Patience::endless(), only_reads: false }, operation }
     }
 
     /// Makes everything since the beginning happen.
     pub(crate) async fn commit(self) -> Result<()> {
-        let Self { conn: Patient { inner, patience }, operation } = self;
+        let Self { conn: Patient { inner, patience, .. }, operation } = self;
         patience.wait(inner.commit()).await.map_err(|error| error::of_commit(operation, error))
     }
 

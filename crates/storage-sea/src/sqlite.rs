@@ -69,6 +69,7 @@ fn storage(read: SqlitePool, write: SqlitePool, lock: Option<File>) -> SeaStorag
         read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
         write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
         patience: Patience::endless(),
+        beginnings: Database::beginnings(1),
         migrations: None,
     };
     SeaStorage::new(database, lock)

@@ -107,6 +107,7 @@ impl RefreshStore for SeaStorage {
         connection: &ConnectionId,
         begin: &BeginAttempt,
     ) -> Result<Option<i64>> {
+        let _turn = self.db.turn_to_begin("attempt.begin").await?;
         let tx = self.db.begin("attempt.begin").await?;
         let now = dialect::now_micros(tx.conn.get_database_backend());
         let fence = begin.seen_lease_fence + 1;

@@ -31,6 +31,11 @@ pub fn mariadb_url() -> Option<String> {
     part("TOKENWARD_TEST_MARIADB_URL", "mariadb")
 }
 
+/// The URL of a moto server, a stand-in for AWS.
+pub fn moto_url() -> Option<String> {
+    part("TOKENWARD_TEST_MOTO_URL", "moto")
+}
+
 /// A Python with grpcio, its tools, and HubSpot's own client.
 pub fn python() -> Option<PathBuf> {
     part("TOKENWARD_TEST_PYTHON", "python").map(PathBuf::from)

@@ -25,6 +25,7 @@ use crate::directory::Directory;
 use crate::due::Schedule;
 use crate::follow::Following;
 use crate::idle::Checks;
+use crate::key_jobs::KeyWork;
 use crate::refresh::{Flights, Kept, Outage, Unsaved};
 use crate::report::Reports;
 use crate::sealer::SealerParts;
@@ -34,8 +35,6 @@ use crate::{Error, Metrics, Reason, Sealer, Settings, Timer};
 
 /// What a lease must leave beside the longest provider call.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// How long a part may take to say that it works.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a broker is made of.
 pub struct Parts {
@@ -59,22 +58,6 @@ pub struct Parts {
     pub journal: Option<Journal>,
     /// How it waits.
     pub timer: Arc<dyn Timer>,
-}
-
-/// Which parts work.
-#[derive(Clone, Debug)]
-pub struct Readiness {
-    /// The database takes writes.
-    pub storage: Result<(), String>,
-    /// The encryption backend answers.
-    pub encryption: Result<(), String>,
-}
-
-impl Readiness {
-    /// Whether all do.
-    pub fn is_ready(&self) -> bool {
-        self.storage.is_ok() && self.encryption.is_ok()
-    }
 }
 
 /// What was left when the broker stopped.
@@ -109,7 +92,7 @@ struct Inner {
     directory: Directory,
     rules: ArcSwap<RuleBook>,
     reloading: tokio::sync::Mutex<()>,
-    working_on_keys: tokio::sync::Mutex<()>,
+    key_work: KeyWork,
     clients: Clients,
     flights: Flights,
     unsaved: Unsaved,
@@ -194,7 +177,7 @@ impl Broker {
             watched,
             rules: ArcSwap::from_pointee(rules),
             reloading: tokio::sync::Mutex::default(),
-            working_on_keys: tokio::sync::Mutex::default(),
+            key_work: KeyWork::default(),
             clients: Clients::new(sender),
             flights: Flights::default(),
             unsaved: Unsaved::default(),
@@ -308,19 +291,6 @@ impl Broker {
         }
     }
 
-    /// Whether database and encryption backend work: each is asked for itself, and none waits for the other.
-    pub async fn readiness(&self) -> Readiness {
-        async fn in_time<E: ToString>(check: impl Future<Output = Result<(), E>>) -> Result<(), String> {
-            match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
-                Ok(outcome) => outcome.map_err(|error| error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
-            }
-        }
-        let checks = (in_time(self.storage().check_health()), in_time(self.sealer().check_health()));
-        let (storage, encryption) = futures::join!(checks.0, checks.1);
-        Readiness { storage, encryption }
-    }
-
     /// What the calls of each provider came to lately, in the order of the names. Asks nobody.
     pub fn provider_health(&self) -> Vec<(ProviderName, ProviderHealth)> {
         let health = |provider: &Arc<Watched>| (provider.info().name.clone(), provider.health());
@@ -406,9 +376,8 @@ impl Broker {
         self.0.directory.len()
     }
 
-    /// Held by who works on jobs of keys.
-    pub(crate) fn working_on_keys(&self) -> &tokio::sync::Mutex<()> {
-        &self.0.working_on_keys
+    pub(crate) fn key_work(&self) -> &KeyWork {
+        &self.0.key_work
     }
 
     /// Whether this server begins nothing more.

@@ -2,6 +2,7 @@
 //! servers at once, or another one after a crash. A row is changed only where it is still as it was read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenward_storage::{
     DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedSwap, StorageErrorKind,
@@ -24,6 +25,24 @@ const MAX_FINDINGS: usize = 200;
 const REPLACED: u32 = 500;
 /// After how long a data key that was replaced is looked at: whoever sealed under it has stored that by then.
 const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long jobs that are over can be looked up.
+const FORGET_JOBS: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);
+
+/// This process's work on jobs. A check may take long, and what changes keys is not kept waiting by it, nor the other way round.
+#[derive(Default)]
+pub(crate) struct KeyWork {
+    changes: Lane,
+    checks: Lane,
+}
+
+/// Jobs that this process does one after the other.
+#[derive(Default)]
+struct Lane {
+    /// Held by who works.
+    one: tokio::sync::Mutex<()>,
+    /// Somebody asked for work since jobs were last looked for.
+    asked: AtomicBool,
+}
 
 impl Broker {
     /// Has this server work on jobs at once.
@@ -34,8 +53,26 @@ impl Broker {
 
     /// Goes on with every job that is running, as far as it can.
     pub(crate) async fn run_key_jobs(&self) {
-        // One at a time in this process; who comes meanwhile finds its work done.
-        let Ok(_one) = self.working_on_keys().try_lock() else { return };
+        let KeyWork { changes, checks } = self.key_work();
+        futures::join!(
+            self.run_lane(changes, |kind| kind != KeyJobKind::Verify),
+            self.run_lane(checks, |kind| kind == KeyJobKind::Verify),
+        );
+    }
+
+    async fn run_lane(&self, lane: &Lane, takes: fn(KeyJobKind) -> bool) {
+        lane.asked.store(true, Ordering::SeqCst);
+        // Who comes meanwhile leaves it to the one that works, which looks again before it goes, so that a job that has just
+        // begun does not wait for the next tick.
+        while lane.asked.load(Ordering::SeqCst) {
+            let Ok(_one) = lane.one.try_lock() else { return };
+            while lane.asked.swap(false, Ordering::SeqCst) {
+                self.run_jobs(takes).await;
+            }
+        }
+    }
+
+    async fn run_jobs(&self, takes: fn(KeyJobKind) -> bool) {
         let jobs = match self.storage().running_key_jobs().await {
             Ok(jobs) => jobs,
             Err(error) => {
@@ -43,8 +80,8 @@ impl Broker {
                 return;
             }
         };
-        for job in jobs {
-            if let Err(error) = self.run_key_job(&job).await {
+        for job in jobs.iter().filter(|job| takes(job.kind)) {
+            if let Err(error) = self.run_key_job(job).await {
                 tracing::warn!(job = job.id, %error, detail = error.log_detail(), "a key job waits");
                 let _ = self.storage().note_key_job(&job.id, &error.message).await;
             }
@@ -297,6 +334,7 @@ impl Broker {
         if removed > 0 {
             tracing::info!(removed, "deleted data keys that nothing needs any more");
         }
+        self.storage().forget_key_jobs(FORGET_JOBS).await?;
         Ok(self.storage().note_unused_keks().await?)
     }
 }

@@ -1,5 +1,7 @@
 //! Jobs that replace or check keys. A job is a row, and so is what is left of it: any server goes on with it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokenward_types::Timestamp;
 
@@ -142,4 +144,8 @@ pub trait KeyJobStore: Send + Sync {
 
     /// What a job reported, in order of scope and place, at most `limit`.
     async fn list_key_findings(&self, id: &str, limit: u32) -> Result<Vec<KeyFinding>>;
+
+    /// Deletes jobs that ended at least `ago` before by the database's clock, at most some hundred, with what they reported;
+    /// returns how many. Those that are running stay.
+    async fn forget_key_jobs(&self, ago: Duration) -> Result<u64>;
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test whose helpers fail by panicking too")]
 
+mod awskms;
 mod evidence;
 mod journey;
 mod search;

@@ -176,6 +176,7 @@ plain! {
         fn settle_data_keys(id: &str, keys: &[(String, i32)], skipped: bool) -> ();
         fn add_key_findings(id: &str, findings: &[KeyFinding]) -> ();
         fn list_key_findings(id: &str, limit: u32) -> Vec<KeyFinding>;
+        fn forget_key_jobs(ago: Duration) -> u64;
     }
     TenantStore {
         fn create_tenant(tenant: &Tenant) -> Tenant;

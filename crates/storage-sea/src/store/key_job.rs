@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{
@@ -14,11 +16,14 @@ use super::SeaStorage;
 use super::keks::LOCK;
 use super::keys::is_after;
 use crate::convert::{Row, Word};
-use crate::dialect;
+use crate::dialect::{self, micros};
 use crate::entity::key_jobs::{self, Column};
 use crate::entity::{data_keys, key_findings};
 use crate::error::Inconsistent;
 use crate::session::{Tx, cursor};
+
+/// How many jobs one transaction deletes.
+const FORGOTTEN_AT_ONCE: u64 = 500;
 
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
@@ -333,5 +338,28 @@ impl KeyJobStore for SeaStorage {
             .order_by_asc(Of::Place)
             .limit(u64::from(limit));
         self.db.read("key_job.list_findings").all(select).await
+    }
+
+    #[tracing::instrument(name = "db.key_job.forget", level = "debug", skip_all)]
+    async fn forget_key_jobs(&self, ago: Duration) -> Result<u64> {
+        use key_findings::Column as Of;
+        let tx = self.db.begin("key_job.forget").await?;
+        let now = dialect::now_micros(tx.conn.get_database_backend());
+        let old = key_jobs::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::State.ne(KeyJobState::Running.word()))
+            .filter(Expr::col(Column::FinishedAt).lte(now.sub(micros(ago))))
+            .order_by_asc(Column::Id)
+            .limit(FORGOTTEN_AT_ONCE)
+            .into_tuple::<String>();
+        let old = tx.check(old.all(&tx.conn).await)?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        tx.delete(key_findings::Entity::delete_many().filter(Of::JobId.is_in(&old))).await?;
+        let forgotten = tx.delete(key_jobs::Entity::delete_many().filter(Column::Id.is_in(&old))).await?;
+        tx.commit().await?;
+        Ok(forgotten)
     }
 }

@@ -73,6 +73,7 @@ macro_rules! storage_conformance {
                 a_settled_data_key_counts_once,
                 a_job_goes_through_the_data_keys_that_it_is_about,
                 a_finding_is_kept_as_it_was_first_reported,
+                a_job_that_is_over_is_forgotten_after_a_while,
             }
             tenants {
                 a_tenant_keeps_every_field,

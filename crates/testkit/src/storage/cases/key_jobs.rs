@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokenward_storage::{
     KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, NewKeyJob, PageRequest, Storage,
@@ -187,4 +188,25 @@ pub async fn a_finding_is_kept_as_it_was_first_reported(fixture: &dyn StorageFix
     let [second, first] = first;
     assert_eq!(storage.list_key_findings("job_1", 10).await.unwrap(), [first.clone(), second]);
     assert_eq!(storage.list_key_findings("job_1", 1).await.unwrap(), [first]);
+}
+
+pub async fn a_job_that_is_over_is_forgotten_after_a_while(fixture: &dyn StorageFixture) {
+    let storage = with_keys(fixture).await;
+    for id in ["job_1", "job_2"] {
+        begun(&storage, &new(id, KeyJobKind::Verify)).await;
+        storage.finish_key_job(id, KeyJobState::Done, "").await.unwrap();
+    }
+    begun(&storage, &new("job_3", KeyJobKind::Verify)).await;
+    for id in ["job_1", "job_3"] {
+        let finding = KeyFinding { scope: "a".into(), place: "data key 1".into(), problem: "altered".into() };
+        storage.add_key_findings(id, &[finding]).await.unwrap();
+    }
+    assert_eq!(storage.forget_key_jobs(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert!(storage.get_key_job("job_1").await.unwrap().is_some(), "it has just ended");
+    assert_eq!(storage.forget_key_jobs(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(storage.get_key_job("job_1").await.unwrap(), None);
+    assert_eq!(storage.list_key_findings("job_1", 10).await.unwrap(), []);
+    assert_eq!(storage.running_key_jobs().await.unwrap().len(), 1, "what runs stays");
+    assert_eq!(storage.list_key_findings("job_3", 10).await.unwrap().len(), 1);
+    assert_eq!(storage.forget_key_jobs(Duration::ZERO).await.unwrap(), 0);
 }

@@ -121,7 +121,10 @@ async fn no_data_key_leaves_by_the_libraries_of_aws() {
         evidence.add(Source::ServerLog, what, said);
     }
     // As AWS's libraries print a body, and bytes.
-    for shown in [format!("body={{\"Plaintext\":\"{}\"}}", BASE64_STANDARD.encode(&data_keys[0].1)), format!("{data_keys:?}")] {
+    for shown in [
+        format!("body={{\"Plaintext\":\"{}\"}}", BASE64_STANDARD.encode(&data_keys[0].1)),
+        format!("{data_keys:?}"),
+    ] {
         let mut planted = Evidence::default();
         planted.add(Source::ServerLog, "a planted line", shown);
         assert!(!planted.find_all(&secrets).is_empty(), "the search finds nothing where something is");

@@ -31,6 +31,11 @@ pub fn mariadb_url() -> Option<String> {
     part("TOKENWARD_TEST_MARIADB_URL", "mariadb")
 }
 
+/// The address of an OpenBao whose root token is `root`.
+pub fn openbao_address() -> Option<String> {
+    part("TOKENWARD_TEST_OPENBAO_ADDR", "openbao")
+}
+
 /// The URL of a moto server, a stand-in for AWS.
 pub fn moto_url() -> Option<String> {
     part("TOKENWARD_TEST_MOTO_URL", "moto")

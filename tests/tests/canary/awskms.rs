@@ -2,67 +2,40 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
-use tokenward_tests::{Database, World, parts};
+use tokenward_tests::{Database, Kms, REGION, World, parts};
 
 use crate::evidence::{Evidence, Source};
 use crate::search::Secrets;
 
-const REGION: &str = "eu-central-1";
 const SECRET_ACCESS_KEY: &str = "canary-secret-access-key-91d07c3f";
 const SESSION_TOKEN: &str = "canary-session-token-40ee5a7d12";
 const TENANT: &str = "marker-tenant-5e21";
 
-/// The stand-in for AWS, asked without AWS's libraries.
-struct Kms(String);
-
-impl Kms {
-    async fn call(&self, action: &str, request: Value) -> Value {
-        // It finds region and service here, and checks no signature.
-        let scope = format!("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/{REGION}/kms/aws4_request");
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let call = client
-            .post(&self.0)
-            .header("X-Amz-Target", format!("TrentService.{action}"))
-            .header("Content-Type", "application/x-amz-json-1.1")
-            .header("Authorization", format!("{scope}, SignedHeaders=host, Signature=0"))
-            .body(request.to_string());
-        let answer = call.send().await.unwrap();
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        assert!(status.is_success(), "{action}: {text}");
-        serde_json::from_str(&text).unwrap()
+/// Every data key of a database, in plain text, with its scope.
+async fn data_keys(kms: &Kms, database: &mut SqliteConnection) -> Vec<(String, Vec<u8>)> {
+    let installation = sqlx::query_scalar("SELECT installation_id FROM installation");
+    let installation: String = installation.fetch_one(&mut *database).await.unwrap();
+    let rows = sqlx::query("SELECT scope, id, wrapped FROM data_keys");
+    let mut keys = Vec::new();
+    for row in rows.fetch_all(database).await.unwrap() {
+        let (scope, id): (String, i32) = (row.get("scope"), row.get("id"));
+        let wrapped: Vec<u8> = row.get("wrapped");
+        let request = json!({
+            // The first byte is the format.
+            "CiphertextBlob": BASE64_STANDARD.encode(&wrapped[1..]),
+            "EncryptionContext": {
+                "tokenward:installation": installation,
+                "tokenward:scope": scope,
+                "tokenward:data-key": id.to_string(),
+            },
+        });
+        let answer = kms.call("Decrypt", request).await;
+        keys.push((scope, BASE64_STANDARD.decode(answer["Plaintext"].as_str().unwrap()).unwrap()));
     }
-
-    async fn new_key(&self) -> String {
-        let made = self.call("CreateKey", json!({})).await;
-        made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned()
-    }
-
-    /// Every data key of a database, in plain text, with its scope.
-    async fn data_keys(&self, database: &mut SqliteConnection) -> Vec<(String, Vec<u8>)> {
-        let installation = sqlx::query_scalar("SELECT installation_id FROM installation");
-        let installation: String = installation.fetch_one(&mut *database).await.unwrap();
-        let rows = sqlx::query("SELECT scope, id, wrapped FROM data_keys");
-        let mut keys = Vec::new();
-        for row in rows.fetch_all(database).await.unwrap() {
-            let (scope, id): (String, i32) = (row.get("scope"), row.get("id"));
-            let wrapped: Vec<u8> = row.get("wrapped");
-            let request = json!({
-                // The first byte is the format.
-                "CiphertextBlob": BASE64_STANDARD.encode(&wrapped[1..]),
-                "EncryptionContext": {
-                    "tokenward:installation": installation,
-                    "tokenward:scope": scope,
-                    "tokenward:data-key": id.to_string(),
-                },
-            });
-            let answer = self.call("Decrypt", request).await;
-            keys.push((scope, BASE64_STANDARD.decode(answer["Plaintext"].as_str().unwrap()).unwrap()));
-        }
-        keys
-    }
+    keys
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +77,7 @@ async fn no_data_key_leaves_by_the_libraries_of_aws() {
 
     let mut secrets = Secrets::default();
     let mut connection = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
-    let data_keys = kms.data_keys(&mut connection).await;
+    let data_keys = data_keys(&kms, &mut connection).await;
     let scopes: Vec<_> = data_keys.iter().map(|(scope, _)| &**scope).collect();
     assert!(scopes.contains(&TENANT) && scopes.contains(&"_installation"), "{scopes:?}");
     for (scope, data_key) in &data_keys {

@@ -14,17 +14,18 @@ use crate::world::{
 const TENANTS: u64 = 12;
 
 /// Callers and refreshes that must not notice anything.
-struct Traffic {
+pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Traffic {
-    async fn start(world: &World) -> Self {
+    /// One of each for so many tenants, round and round.
+    pub(crate) async fn start(world: &World, tenants: u64) -> Self {
         let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut connections = Vec::new();
-        for number in 0..TENANTS {
+        for number in 0..tenants {
             connections.push((tenant(number), world.connection(&tenant(number), 5_000_000 + number).await));
         }
         let (service, operator) = (world.service(), world.operator());
@@ -40,7 +41,8 @@ impl Traffic {
         Self { stop, calls, task }
     }
 
-    async fn end(self) -> u64 {
+    /// How many there were.
+    pub(crate) async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();
         self.calls.load(Ordering::Relaxed)
@@ -59,7 +61,7 @@ async fn a_whole_life(database: Database) {
     let mut world = with_tenants(database, TENANTS).await;
     let keyring = world.folder.file("tokenward.key");
     assert_eq!(status(&world, "local:1").await["state"], "active");
-    let traffic = Traffic::start(&world).await;
+    let traffic = Traffic::start(&world, TENANTS).await;
 
     // Nothing to rotate to: only the operator can make a key, and is told how.
     let told = key(&world, "rotate").await.fails(3);

@@ -7,6 +7,7 @@ mod damage;
 mod deletion;
 mod life;
 mod measure;
+mod migration;
 mod servers;
 mod sql;
 mod world;

@@ -56,7 +56,7 @@ fn judged(log: &[LogEntry], history: &History, answers: &[Answer], failed_from: 
         said: Vec::new(),
     });
     let all = Calls { answers: answers.to_vec(), failures: failures.collect() };
-    calls(&Truth::of(log), history, &[connection(HUB)], &all)
+    calls(&Truth::of(log), history, &[connection(HUB)], &all, |_| false)
 }
 
 #[test]
@@ -152,4 +152,14 @@ fn a_lost_grant_is_unavoidable_only_if_the_reply_could_not_be_durable() {
 fn only_the_newest_token_decides_what_a_loss_was_due_to() {
     let log = [entry(1, 1_000, "drop_reply_after_issue"), entry(2, 8_000, "latency")];
     assert_eq!(unavoidable(&Truth::of(&log), &running(1), HUB, TIMEOUT), None);
+}
+
+#[test]
+fn no_answer_is_excused_where_the_customer_connects_again() {
+    let failure = Failure { connection: 0, from_ms: 2_000, to_ms: 7_000, said: Vec::new() };
+    let all = Calls { answers: vec![answer(1, 1_500)], failures: vec![failure] };
+    let (truth, connections) = (Truth::of(&[entry(1, 0, "latency")]), [connection(HUB)]);
+    let failed =
+        |is_excused: fn(usize) -> bool| calls(&truth, &running(1), &connections, &all, is_excused).failed;
+    assert_eq!((failed(|_| false), failed(crate::customers::is_restless)), (1, 0));
 }

@@ -5,6 +5,7 @@
 pub mod callers;
 pub mod canary;
 pub mod check;
+pub mod customers;
 pub mod database;
 pub mod history;
 pub mod inject;

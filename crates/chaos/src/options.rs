@@ -63,6 +63,9 @@ pub struct Options {
     /// A further option of every server, as `tokenward serve --set` takes it; may be repeated.
     #[arg(long = "set", value_name = "OPTION=VALUE")]
     pub set: Vec<String>,
+    /// How often a minute a customer connects again, whose former grant is then worth nothing; those of one in ten tenants do.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub reconnects_per_minute: u32,
     /// End one grant at the vendor behind the servers' backs, to see that a run can turn red.
     #[arg(long)]
     pub sabotage: bool,
@@ -172,6 +175,11 @@ impl Options {
     /// How long it is tried.
     pub fn time(&self) -> Duration {
         Duration::from_secs(self.seconds)
+    }
+
+    /// How long customers wait before one connects again, if they do at all.
+    pub fn reconnect_pause(&self) -> Option<Duration> {
+        Duration::from_mins(1).checked_div(self.reconnects_per_minute)
     }
 
     /// Life of an access token.

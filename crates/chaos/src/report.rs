@@ -84,6 +84,8 @@ pub struct Report {
     pub durable_p99_ms: Option<f64>,
     /// How often something was forbidden.
     pub suspends: u64,
+    /// How often a customer connected again.
+    pub reconnects: u64,
     /// The longest time that it was given out all the same.
     pub stale_ms_max: i64,
 }
@@ -120,6 +122,7 @@ impl Report {
         add("ended_alone", json!(self.ended_alone));
         add("stuck", json!(self.tally.stuck));
         add("suspends", json!(self.suspends));
+        add("reconnects", json!(self.reconnects));
         let seconds = self.options.time().as_secs_f64();
         let per_second = tokenward_bench::stats::float(self.refreshes) / seconds;
         add("refreshes_per_second", json!(round(per_second, 1)));
@@ -252,6 +255,7 @@ mod tests {
             told: vec![("takeovers", Some(31)), ("unknown_outcomes", None)],
             durable_p99_ms: Some(5.0),
             suspends: 3,
+            reconnects: 0,
             stale_ms_max: 120,
         }
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::callers::{Callers, Calls, Load};
 use crate::canary::{Canary, Watched};
 use crate::check;
+use crate::customers::Customers;
 use crate::database::Database;
 use crate::history::{Chronicle, History};
 use crate::inject::Victims;
@@ -154,6 +155,8 @@ struct Run<'a> {
 struct Loaded {
     calls: Calls,
     watched: Watched,
+    /// How often a customer connected again.
+    reconnects: u64,
     /// The numbers of the log's entries between which it was.
     log: (u64, u64),
 }
@@ -211,6 +214,7 @@ impl Run<'_> {
             within: loaded.log,
             calls: loaded.calls,
             watched: loaded.watched,
+            reconnects: loaded.reconnects,
             checked,
             history,
             tally: self.victims.tally.lock().clone(),
@@ -279,19 +283,32 @@ impl Run<'_> {
         let canary =
             Canary::new(&self.victims.replicas, &self.people, self.canary.tenant_id.clone(), self.seed)?;
         let (stop, stopped) = watch::channel(false);
-        let canary = tokio::spawn(canary.work(stopped));
+        let canary = tokio::spawn(canary.work(stopped.clone()));
+        let vendor = Duration::from_millis(self.options.vendor_ms.unwrap_or(0));
+        let (replicas, connections) = (&self.victims.replicas, &*self.connections);
+        let customers = Customers::new(replicas, &self.people, sim, connections, vendor, self.seed)?;
         let start = Instant::now();
         let faults = tokio::spawn(self.victims.clone().suffer(plan, start));
-        self.progress(&callers, start).await;
-        if self.options.sabotage {
-            sim.uninstall(self.connections[0].hub_id).await?;
-        }
-        stop.send_replace(true);
+        let until_over = async {
+            self.progress(&callers, start).await;
+            if self.options.sabotage {
+                sim.uninstall(self.connections[0].hub_id).await?;
+            }
+            stop.send_replace(true);
+            anyhow::Ok(())
+        };
+        let reconnecting = async {
+            match self.options.reconnect_pause() {
+                Some(pause) => customers.work(pause, stopped).await,
+                None => Ok(0),
+            }
+        };
+        let ((), reconnects) = futures::try_join!(until_over, reconnecting)?;
         let calls = callers.stop().await;
         let end = sim.log_end().await?;
         // What is down comes up again, what is cut is whole.
         faults.await??;
-        Ok(Loaded { calls, watched: canary.await?, log: (begin, end) })
+        Ok(Loaded { calls, watched: canary.await?, reconnects, log: (begin, end) })
     }
 
     async fn database_away(&self, sim: &Sim) -> Result<Loaded> {
@@ -307,7 +324,8 @@ impl Run<'_> {
         let calls = callers.stop().await;
         database.recover().await?;
         chronicle.database_down(false);
-        Ok(Loaded { calls, watched: Watched::default(), log: (begin, sim.log_end().await?) })
+        let log = (begin, sim.log_end().await?);
+        Ok(Loaded { calls, watched: Watched::default(), reconnects: 0, log })
     }
 
     async fn throughput(&self, sim: &Sim) -> Result<Loaded> {
@@ -318,7 +336,8 @@ impl Run<'_> {
         let begin = sim.log_end().await?;
         self.progress(&callers, Instant::now()).await;
         let end = sim.log_end().await?;
-        Ok(Loaded { calls: callers.stop().await, watched: Watched::default(), log: (begin, end) })
+        let calls = callers.stop().await;
+        Ok(Loaded { calls, watched: Watched::default(), reconnects: 0, log: (begin, end) })
     }
 
     /// Waits until the time is over, and tells how it goes.

@@ -94,15 +94,21 @@ async fn connection(operator: &Line, number: usize, grant: Grant) -> Result<Conn
     let request = CreateTenantRequest { tenant: Some(tenant) };
     let created = TenantServiceClient::new(operator.clone()).create_tenant(request).await;
     created.context("cannot create a tenant")?;
-    let request = ImportConnectionRequest {
-        tenant_id: tenant_id.clone(),
+    let hub_id = grant.hub_id;
+    let request = import_request(&tenant_id, grant);
+    let imported = ConnectionServiceClient::new(operator.clone()).import_connection(request).await;
+    let connection_id = imported.context("cannot import a connection")?.into_inner().connection_id;
+    Ok(Connection { tenant_id, connection_id, hub_id })
+}
+
+/// Hands a tenant's grant over.
+pub fn import_request(tenant_id: &str, grant: Grant) -> ImportConnectionRequest {
+    ImportConnectionRequest {
+        tenant_id: tenant_id.to_owned(),
         account_id: grant.hub_id.to_string(),
         token: Some(Token::RefreshToken(ImportedRefreshToken {
             oauth_client_id: OAUTH_CLIENT.to_owned(),
             refresh_token: grant.refresh_token,
         })),
-    };
-    let imported = ConnectionServiceClient::new(operator.clone()).import_connection(request).await;
-    let connection_id = imported.context("cannot import a connection")?.into_inner().connection_id;
-    Ok(Connection { tenant_id, connection_id, hub_id: grant.hub_id })
+    }
 }

@@ -3,6 +3,7 @@
 use crate::callers::Calls;
 use crate::canary::{Watched, stale_ms_max};
 use crate::check::{Checked, Fate};
+use crate::customers::is_restless;
 use crate::history::History;
 use crate::inject::Tally;
 use crate::judge::{self, Cause};
@@ -42,6 +43,8 @@ pub struct Evidence<'a> {
     pub calls: Calls,
     /// What was given out although it was forbidden.
     pub watched: Watched,
+    /// How often a customer connected again.
+    pub reconnects: u64,
     /// What the connections came to.
     pub checked: Checked,
     /// What was done to servers, database and networks.
@@ -64,6 +67,7 @@ pub fn report(evidence: Evidence<'_>) -> Report {
         within,
         calls,
         watched,
+        reconnects,
         checked,
         history,
         tally,
@@ -87,12 +91,15 @@ pub fn report(evidence: Evidence<'_>) -> Report {
         reuse_detected: checked.reuse_detected,
         double_refreshes: judge::double_refreshes(&truth, connections, within),
         refreshes: count(refreshes),
-        calls: judge::calls(&truth, &history, connections, &calls),
+        calls: judge::calls(&truth, &history, connections, &calls, |number| {
+            options.reconnects_per_minute > 0 && is_restless(number)
+        }),
         not_at_once,
         ended_alone: count(history.ended_alone()),
         told: counters.to_vec(),
         durable_p99_ms: scrape::quantile(&under_load, DURABLE, 0.99).map(|seconds| seconds * 1e3),
         suspends: watched.changes,
+        reconnects,
         stale_ms_max: stale_ms_max(&history, &watched.sightings),
         options: options.clone(),
         seed,
@@ -190,6 +197,7 @@ mod tests {
             within: (0, 2),
             calls: Calls::default(),
             watched: Watched::default(),
+            reconnects: 0,
             checked: Checked { fates: fates.to_vec(), reuse_detected: 0, dead_at_vendor: 0 },
             history: History { replicas: vec![replica], ..History::default() },
             tally: Tally::default(),

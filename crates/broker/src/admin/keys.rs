@@ -129,6 +129,9 @@ impl Broker {
         };
         self.try_out(&kek).await?;
         self.storage().note_kek(&kek).await?;
+        // So that nobody waits for this server if it ends right after the job began.
+        self.sealer().refresh_keks().await?;
+        self.report_replica().await?;
         self.begin_job(actor, KeyJobKind::Rotate, kek, "").await
     }
 

@@ -90,7 +90,7 @@ async fn no_data_key_leaves_by_the_libraries_of_aws() {
     let mut evidence = Evidence::default();
     for (what, ended) in [("a server that wraps", first), ("a server that unwraps", second)] {
         let said = ended.stdout + &ended.stderr;
-        assert!(said.contains(TENANT) && said.contains("TRACE"), "{what} is not at its most talkative");
+        assert!(said.contains(TENANT) && said.contains("DEBUG"), "{what} is not at its most talkative");
         evidence.add(Source::ServerLog, what, said);
     }
     // As AWS's libraries print a body, and bytes.

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
+use tokenward_api::admin::v1::RefreshConnectionRequest;
 use tokenward_tests::{Database, Kms, REGION, World, parts};
 
 use crate::evidence::{Evidence, Source};
@@ -38,6 +39,14 @@ async fn data_keys(kms: &Kms, database: &mut SqliteConnection) -> Vec<(String, V
     keys
 }
 
+/// A new access token: storing it seals and opens, and is told at DEBUG.
+async fn refreshed(world: &World) -> String {
+    let connection_id = world.connection(TENANT, World::HUB_ID).await;
+    let request = RefreshConnectionRequest { tenant_id: TENANT.to_owned(), connection_id };
+    world.operator().connections().refresh_connection(request).await.unwrap();
+    world.get_token(TENANT).await.unwrap().access_token
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_data_key_leaves_by_the_libraries_of_aws() {
     let Some(url) = parts::moto_url() else { return };
@@ -67,12 +76,12 @@ async fn no_data_key_leaves_by_the_libraries_of_aws() {
     let mut world = world.await;
     world.set_up_tenant(TENANT).await;
     world.connect(TENANT, World::HUB_ID).await;
-    let token = world.get_token(TENANT).await.unwrap().access_token;
+    let token = refreshed(&world).await;
     let first = world.take_server().stop().await;
     // The first one made data keys and logged JSON; this one only opens them, and logs text.
     world.settings.set("log.format", "text");
     world.restart().await;
-    world.get_token(TENANT).await.unwrap();
+    let other_token = refreshed(&world).await;
     let second = world.take_server().stop().await;
 
     let mut secrets = Secrets::default();
@@ -87,6 +96,7 @@ async fn no_data_key_leaves_by_the_libraries_of_aws() {
     secrets.add("secret access key", SECRET_ACCESS_KEY);
     secrets.add("session token", SESSION_TOKEN);
     secrets.add("access token", &token);
+    secrets.add("another access token", &other_token);
     let mut evidence = Evidence::default();
     for (what, ended) in [("a server that wraps", first), ("a server that unwraps", second)] {
         let said = ended.stdout + &ended.stderr;

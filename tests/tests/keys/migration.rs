@@ -40,10 +40,11 @@ impl Bao {
     /// The section for a token that may do this with the key, beside reading what there is to know of it.
     async fn section(&self, may: &[&str]) -> Table {
         let Self { address, mount } = self;
-        let mut policy = format!("path \"{mount}/keys/tokenward\" {{ capabilities = [\"read\"] }}\n");
-        for action in may {
-            policy += &format!("path \"{mount}/{action}/tokenward\" {{ capabilities = [\"update\"] }}\n");
-        }
+        let read = format!("path \"{mount}/keys/tokenward\" {{ capabilities = [\"read\"] }}\n");
+        let allow = |action: &&str| {
+            format!("path \"{mount}/{action}/tokenward\" {{ capabilities = [\"update\"] }}\n")
+        };
+        let policy = may.iter().map(allow).fold(read, |policy, path| policy + &path);
         let name = format!("{mount}-{}", may.join("-"));
         self.call("PUT", &format!("sys/policies/acl/{name}"), json!({"policy": policy})).await;
         let order = json!({"policies": [name], "ttl": "1h", "no_parent": true});

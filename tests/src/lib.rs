@@ -32,6 +32,7 @@ mod ports;
 mod process;
 mod script;
 mod serve;
+mod sql;
 mod world;
 
 pub use browserless::{Consent, Landed, Walk};
@@ -46,6 +47,7 @@ pub use ports::free_port;
 pub use process::{Captured, Ended, Process, Signal};
 pub use script::Script;
 pub use serve::{Addresses, Serve};
+pub use sql::{SealedTokens, Sql};
 pub use world::World;
 
 /// How long anything may take that should take moments; only a hang reaches it.

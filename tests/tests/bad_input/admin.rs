@@ -12,11 +12,10 @@ use tokenward_api::admin::v1::{
     import_connection_request::Token,
 };
 use tokenward_api::v1::GetTokenRequest;
-use tokenward_tests::{Clients, Database, World};
+use tokenward_tests::{Clients, Database, Sql, World};
 use tonic::{Code, Status};
 
 use crate::refusal::refused;
-use crate::sql::Sql;
 
 async fn connected() -> (World, String) {
     let world = World::start(Database::sqlite()).await;

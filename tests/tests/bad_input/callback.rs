@@ -3,11 +3,10 @@
 use reqwest::StatusCode;
 use tokenward_api::admin::v1::CreateConnectLinkRequest;
 use tokenward_hubspot_sim::{Fault, FaultKind};
-use tokenward_tests::{Consent, Database, Landed, Walk, World};
+use tokenward_tests::{Consent, Database, Landed, Sql, Walk, World};
 use url::Url;
 
 use crate::refusal::MARKER;
-use crate::sql::Sql;
 
 async fn world() -> World {
     let world = World::start(Database::sqlite()).await;

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use tokenward_api::admin::v1::{BlockPrincipalRequest, UnblockPrincipalRequest};
 use tokenward_api::v1::GetTokenRequest;
 use tokenward_api::v1::token_service_client::TokenServiceClient;
-use tokenward_tests::{Clients, Database, Settings, World, get_token};
+use tokenward_tests::{Clients, Database, Settings, Sql, World, get_token};
 use toml::{Table, Value as Toml};
 use tonic::{Code, Request};
 
 use crate::issuer::{JwksServer, Signer, but, claims, in_secs, jwks_file, unsigned};
 use crate::refusal::{Refused, refused};
-use crate::sql::Sql;
 
 const CORP: &str = "https://id.corp.example";
 const PARTNER: &str = "https://id.partner.example";

@@ -2,10 +2,9 @@
 
 use std::net::TcpListener;
 
-use tokenward_tests::{Database, Scratch, Settings, Tokenward, World};
+use tokenward_tests::{Database, Scratch, Settings, Sql, Tokenward, World};
 
 use crate::refusal::MARKER;
-use crate::sql::Sql;
 
 /// `serve` and `config check` refuse a configuration file alike; gives what both say.
 async fn refused_alike(folder: &Scratch, config: &str) -> String {

@@ -5,13 +5,12 @@ use std::path::Path;
 use tokenward_api::admin::v1::{CreateTenantRequest, ListTenantsRequest, RefreshConnectionRequest, Tenant};
 use tokenward_api::v1::GetTokenResponse;
 use tokenward_hubspot_sim::{Fault, FaultKind, SettingsPatch};
-use tokenward_tests::{Database, Scratch, Serve, Settings, World};
+use tokenward_tests::{Database, Scratch, Serve, Settings, Sql, World};
 use tonic::Code;
 
 use crate::http::get;
 use crate::proxy::Proxy;
 use crate::refusal::{MARKER, refused};
-use crate::sql::Sql;
 
 /// Two connected tenants on PostgreSQL behind a proxy; a restarted server has only `warm` in memory.
 async fn behind_a_proxy() -> Option<(World, Proxy)> {

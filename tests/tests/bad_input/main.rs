@@ -14,6 +14,5 @@ mod proxy;
 mod refusal;
 mod requests;
 mod restarts;
-mod sql;
 mod tampering;
 mod vendor_answers;

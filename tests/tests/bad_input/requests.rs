@@ -4,11 +4,10 @@ use prost_types::Duration;
 use tokenward_api::admin::v1::tenant_selector::Selector;
 use tokenward_api::admin::v1::{AccessRule, CreateAccessRuleRequest, Role, TenantIds, TenantSelector};
 use tokenward_api::v1::{GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest};
-use tokenward_tests::{Clients, Database, World};
+use tokenward_tests::{Clients, Database, Sql, World};
 use tonic::{Code, Status};
 
 use crate::refusal::refused;
-use crate::sql::Sql;
 
 const READ: &str = "crm.objects.contacts.read";
 const WRITE: &str = "crm.objects.contacts.write";

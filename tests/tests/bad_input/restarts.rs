@@ -2,11 +2,10 @@
 
 use tokenward_api::admin::v1::RefreshConnectionRequest;
 use tokenward_hubspot_sim::{Fault, FaultKind, SettingsPatch, SimConfig};
-use tokenward_tests::{Clients, Database, Serve, Settings, Signal, World, get_token};
+use tokenward_tests::{Clients, Database, Serve, Settings, Signal, Sql, World, get_token};
 use tonic::{Code, Status};
 
 use crate::http::get;
-use crate::sql::Sql;
 
 /// A connected tenant whose token counts as expired at once: the next call refreshes it.
 async fn expired(database: Database) -> World {

@@ -2,11 +2,10 @@
 
 use tokenward_api::admin::v1::RefreshConnectionRequest;
 use tokenward_hubspot_sim::GrantRequest;
-use tokenward_tests::{Database, World};
+use tokenward_tests::{Database, SealedTokens, Sql, World};
 use tonic::Code;
 
 use crate::refusal::refused;
-use crate::sql::{SealedTokens, Sql};
 
 const TENANTS: [(&str, u64); 4] =
     [("altered", World::HUB_ID), ("rolled-back", World::OTHER_HUB_ID), ("moved", 9001), ("untouched", 9002)];

@@ -5,11 +5,10 @@ use std::time::Duration;
 use tokenward_api::v1::GetTokenResponse;
 use tokenward_api::v1::warning::Reason as WarningReason;
 use tokenward_hubspot_sim::{Fault, FaultKind, SettingsPatch, SimConfig};
-use tokenward_tests::{Database, Settings, World};
+use tokenward_tests::{Database, Settings, Sql, World};
 use tonic::{Code, Status};
 
 use crate::refusal::{MARKER, refused};
-use crate::sql::Sql;
 
 /// Less than this is left of a token that counts as expired.
 const EXPIRED: u32 = 5;

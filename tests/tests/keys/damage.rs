@@ -1,10 +1,9 @@
 //! Somebody who writes to the database: each damage stops its own connection alone, is found by `key verify`, and heals.
 
-use tokenward_tests::{Database, World};
+use tokenward_tests::{Database, Sql, World};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::sql::Sql;
 use crate::world::{assert_everything_opens, finished, key, tenant, with_tenants};
 
 /// The reason of the answer to a tenant's caller.

@@ -9,5 +9,4 @@ mod life;
 mod measure;
 mod migration;
 mod servers;
-mod sql;
 mod world;

@@ -5,41 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
-use tokenward_api::admin::v1::import_connection_request::Token;
 use tokenward_api::admin::v1::key_job::State;
-use tokenward_api::admin::v1::{
-    ImportConnectionRequest, ImportedRefreshToken, KeyJob, RotateDataKeysRequest, RotateEncryptionKeyRequest,
-};
-use tokenward_hubspot_sim::GrantRequest;
+use tokenward_api::admin::v1::{KeyJob, RotateDataKeysRequest, RotateEncryptionKeyRequest};
 use tokenward_tests::{Database, World, get_token};
 use tokio::time::Instant;
 
-use crate::world::{add_version, end_of, tenant};
-
-/// Fills a world over many connections at once.
-async fn filled(database: Database, count: u64) -> World {
-    let world = World::start(database).await;
-    let request = GrantRequest { client_id: World::app().client_id, count, ..GrantRequest::default() };
-    let grants = world.sim.handle().create_grants(&request).unwrap();
-    let imports = (0..count).zip(grants).map(|(number, grant)| {
-        let world = &world;
-        async move {
-            world.set_up_tenant(&tenant(number)).await;
-            let request = ImportConnectionRequest {
-                tenant_id: tenant(number),
-                account_id: grant.hub_id.to_string(),
-                token: Some(Token::RefreshToken(ImportedRefreshToken {
-                    oauth_client_id: World::OAUTH_CLIENT.to_owned(),
-                    refresh_token: grant.refresh_token,
-                })),
-            };
-            world.operator().connections().import_connection(request).await.unwrap();
-        }
-    });
-    stream::iter(imports).buffer_unordered(16).collect::<()>().await;
-    world
-}
+use crate::world::{add_version, end_of, tenant, with_tenants};
 
 /// How long calls go on.
 enum Until {
@@ -89,7 +60,7 @@ async fn jobs_beside_callers_on_postgresql() {
     let count =
         std::env::var("TOKENWARD_TEST_TENANTS").ok().and_then(|count| count.parse().ok()).unwrap_or(50);
     let Some(database) = Database::postgres().await else { return };
-    let world = filled(database, count).await;
+    let world = with_tenants(database, count).await;
     for number in 0..count {
         world.get_token(&tenant(number)).await.unwrap();
     }

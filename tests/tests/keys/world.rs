@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use futures::{StreamExt, stream};
 use serde_json::Value;
 use tokenward_api::admin::v1::import_connection_request::Token;
 use tokenward_api::admin::v1::key_job::State;
@@ -27,18 +28,22 @@ pub(crate) async fn with_tenants(database: Database, count: u64) -> World {
         ..GrantRequest::default()
     };
     let grants = world.sim.handle().create_grants(&request).unwrap();
-    for (number, grant) in (0..count).zip(grants) {
-        world.set_up_tenant(&tenant(number)).await;
-        let request = ImportConnectionRequest {
-            tenant_id: tenant(number),
-            account_id: grant.hub_id.to_string(),
-            token: Some(Token::RefreshToken(ImportedRefreshToken {
-                oauth_client_id: World::OAUTH_CLIENT.to_owned(),
-                refresh_token: grant.refresh_token,
-            })),
-        };
-        world.operator().connections().import_connection(request).await.unwrap();
-    }
+    let imports = (0..count).zip(grants).map(|(number, grant)| {
+        let world = &world;
+        async move {
+            world.set_up_tenant(&tenant(number)).await;
+            let request = ImportConnectionRequest {
+                tenant_id: tenant(number),
+                account_id: grant.hub_id.to_string(),
+                token: Some(Token::RefreshToken(ImportedRefreshToken {
+                    oauth_client_id: World::OAUTH_CLIENT.to_owned(),
+                    refresh_token: grant.refresh_token,
+                })),
+            };
+            world.operator().connections().import_connection(request).await.unwrap();
+        }
+    });
+    stream::iter(imports).buffer_unordered(16).collect::<()>().await;
     world
 }
 

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use tokenward_tests::{Database, Script, Settings, World, parts};
 
-const ADMIN_SERVICES: [&str; 5] = [
+const ADMIN_SERVICES: [&str; 6] = [
     "tokenward.admin.v1.AccessRuleService",
     "tokenward.admin.v1.ConnectionService",
+    "tokenward.admin.v1.KeyService",
     "tokenward.admin.v1.OAuthClientService",
     "tokenward.admin.v1.PrincipalService",
     "tokenward.admin.v1.TenantService",
@@ -28,7 +29,7 @@ async fn grpcio_finds_services_by_reflection_and_their_health() {
     let found: Vec<&String> = admin["methods"].as_object().unwrap().keys().collect();
     assert_eq!(found, ADMIN_SERVICES, "each listener tells its own services");
     let health = admin["health"].as_object().unwrap();
-    assert!(health.len() == 6 && health.values().all(|status| status == "SERVING"), "{admin}");
+    assert!(health.len() == ADMIN_SERVICES.len() + 1 && health.values().all(|status| status == "SERVING"), "{admin}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,10 @@ async fn grpcio_finds_services_by_reflection_and_their_health() {
     let found: Vec<&String> = admin["methods"].as_object().unwrap().keys().collect();
     assert_eq!(found, ADMIN_SERVICES, "each listener tells its own services");
     let health = admin["health"].as_object().unwrap();
-    assert!(health.len() == ADMIN_SERVICES.len() + 1 && health.values().all(|status| status == "SERVING"), "{admin}");
+    assert!(
+        health.len() == ADMIN_SERVICES.len() + 1 && health.values().all(|status| status == "SERVING"),
+        "{admin}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,8 @@ pub struct Site {
     public: SocketAddr,
     operations: SocketAddr,
     vendor: String,
+    /// Instead of a file.
+    postgres: Option<String>,
 }
 
 /// A running server.
@@ -70,6 +72,19 @@ impl Site {
     /// # Errors
     /// When that cannot be written.
     pub async fn create(program: &Path, folder: &Path, sim: &Sim) -> Result<Self> {
+        Self::create_on(program, folder, sim, None).await
+    }
+
+    /// The same on a PostgreSQL, if one is given.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_on(
+        program: &Path,
+        folder: &Path,
+        sim: &Sim,
+        postgres: Option<String>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let [service, admin, public, operations] = child::free_addresses()?;
         let site = Self {
@@ -80,12 +95,26 @@ impl Site {
             public,
             operations,
             vendor: sim.base_url().to_owned(),
+            postgres,
         };
         let mut generate = Command::new(program);
         generate.args(["key", "generate", "--file"]).arg(folder.join(KEY));
         child::output(&mut generate).await.context("cannot make a key")?;
         site.write_config()?;
         Ok(site)
+    }
+
+    /// Adds a line to the keyring.
+    ///
+    /// # Errors
+    /// When a key cannot be made, or the keyring not be written.
+    pub async fn add_key(&self, version: u32) -> Result<()> {
+        let mut generate = Command::new(&self.program);
+        generate.args(["key", "generate", "--version", &version.to_string()]);
+        let line = child::output(&mut generate).await.context("cannot make a key")?;
+        let file = self.folder.join(KEY);
+        let keyring = std::fs::read_to_string(&file).context("cannot read the keyring")?;
+        std::fs::write(file, keyring + line.trim() + "\n").context("cannot write the keyring")
     }
 
     /// Moves everything but the logs of a server that has stopped into another folder.
@@ -113,14 +142,17 @@ impl Site {
         // JSON texts are TOML texts.
         let text = |value: &str| serde_json::Value::from(value).to_string();
         let path = |name: &str| text(&folder.join(name).display().to_string());
+        let storage = match &self.postgres {
+            Some(url) => format!("kind = \"postgres\"\nurl = {}", text(url)),
+            None => format!("kind = \"sqlite\"\npath = {}", path(DATABASE)),
+        };
         let config = format!(
-            "[storage]\nkind = \"sqlite\"\npath = {database}\n\n\
+            "[storage]\n{storage}\n\n\
              [encryption]\nkind = \"local\"\nkey_file = {key}\n\n\
              [providers.hubspot]\napi_base_url = {vendor_url}\nauthorize_url = {authorize}\nallow_http = true\n\
              allow_private_addresses = true\n\n\
              [listen.service]\naddress = \"{service}\"\n\n[listen.admin]\naddress = \"{admin}\"\n\n\
              [listen.public]\naddress = \"{public}\"\n\n[listen.operations]\naddress = \"{operations}\"\n",
-            database = path(DATABASE),
             key = path(KEY),
             vendor_url = text(vendor),
             authorize = text(&format!("{vendor}/oauth/authorize")),

@@ -75,6 +75,10 @@ pub struct Options {
     #[arg(long, default_value_t = 64)]
     pub setup_concurrency: usize,
 
+    /// An empty database of PostgreSQL, for the part `keys`.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip)]
+    pub postgres_url: Option<String>,
     /// Where the programs are; by default beside this one.
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip)]
@@ -103,6 +107,8 @@ pub enum Part {
     Flight,
     /// Memory and start with many connections.
     Many,
+    /// Replacing keys; only where a PostgreSQL is given.
+    Keys,
 }
 
 impl Options {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::Machine;
 use crate::measure::cold::Cold;
+use crate::measure::keys::Keys;
 use crate::measure::many::Many;
 use crate::measure::warm::{Sample, Warm, median_of};
 use crate::options::Options;
@@ -29,6 +30,8 @@ pub struct Report {
     pub provider_calls: Option<u64>,
     /// Memory and start with many connections.
     pub many: Option<Many>,
+    /// Replacing keys.
+    pub keys: Option<Keys>,
 }
 
 /// A figure with what it should be.
@@ -43,7 +46,16 @@ struct Target {
 impl Report {
     /// Nothing yet.
     pub fn new(options: Options, machine: Machine) -> Self {
-        Self { options, machine, idle_rss_mb: None, warm: None, cold: None, provider_calls: None, many: None }
+        Self {
+            options,
+            machine,
+            idle_rss_mb: None,
+            warm: None,
+            cold: None,
+            provider_calls: None,
+            many: None,
+            keys: None,
+        }
     }
 
     /// Every figure by its name; null where it was not measured.
@@ -60,6 +72,7 @@ impl Report {
         let ratio = |of: Option<f64>| to(get_token.zip(of).map(|(ours, other)| ours / other), 3);
         let cold = self.cold.as_ref();
         let many = self.many.as_ref();
+        let keys = self.keys.as_ref();
         let figures = json!({
             "get_token_rps": to(get_token, 0),
             "echo_same_rps": to(echo_same, 0),
@@ -83,6 +96,9 @@ impl Report {
             "rss_mb_100k_connections": to(many.map(|many| many.rss_mb), 1),
             "start_ms_100k_connections": to(many.map(|many| many.start_ms), 1),
             "provider_calls_for_1000_concurrent_callers": self.provider_calls,
+            "key_rotate_seconds": to(keys.map(|keys| keys.rotate_seconds), 2),
+            "key_rotate_data_rows_per_second": to(keys.map(|keys| keys.beside_rows_per_second), 0),
+            "key_rotate_data_p99_ratio": to(keys.and_then(Keys::p99_ratio), 2),
         });
         match figures {
             Value::Object(figures) => figures,
@@ -109,6 +125,7 @@ impl Report {
             "open_rounds": self.warm.as_ref().map(|warm| &warm.open),
             "cold": self.cold,
             "many": self.many,
+            "keys": self.keys,
         });
         report.insert("details".to_owned(), details);
         Value::Object(report).to_string()
@@ -185,6 +202,9 @@ fn targets(figures: &Map<String, Value>) -> Vec<Target> {
         at_most("start_ms_100k_connections", 500.0),
         Target { name: calls, value: value(calls), bound: format!("= {}", float(1)), is_met: is_one },
         at_most("cold_overhead_p50_ms", 4.0),
+        at_most("key_rotate_seconds", 3.0),
+        at_least("key_rotate_data_rows_per_second", 5_000.0),
+        at_most("key_rotate_data_p99_ratio", 1.5),
     ]
 }
 

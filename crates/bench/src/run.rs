@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::gateway::Site;
+use crate::gateway::{Gateway, Site};
 use crate::machine::Machine;
-use crate::measure::{cold, flight, many, warm};
+use crate::measure::{cold, flight, keys, many, warm};
 use crate::options::{Options, Part};
 use crate::report::Report;
 use crate::setup::{self, Filled};
@@ -19,6 +19,7 @@ use crate::world::World;
 /// Numbers of accounts, apart for each server.
 const FIRST_HUB_ID: u64 = 1_000_000;
 const FIRST_HUB_ID_OF_MANY: u64 = 100_000_000;
+const FIRST_HUB_ID_OF_KEYS: u64 = 200_000_000;
 /// Where files are kept in memory, on Linux.
 const MEMORY: &str = "/dev/shm";
 /// Life of tokens that are to expire soon. Less than 5 s left counts as expired.
@@ -51,6 +52,10 @@ pub async fn stop_signal() -> Result<()> {
 #[expect(clippy::print_stdout, reason = "the report")]
 pub async fn run(options: Options) -> Result<()> {
     let options = options.effective();
+    ensure!(
+        options.postgres_url.is_some() || !options.only.contains(&Part::Keys),
+        "the part keys needs an empty database of PostgreSQL: --postgres-url"
+    );
     let programs = programs(&options)?;
     let folder = match &options.scratch {
         Some(parent) => tempfile::tempdir_in(parent),
@@ -87,11 +92,15 @@ async fn measure(options: &Options, programs: &Path, folder: &Path) -> Result<Re
     let quick = quick.context("cannot create a folder")?;
     if main.iter().any(|part| options.wants(*part)) {
         let site = Site::create(&tokenward, &quick.path().join("main"), &sim).await?;
-        main_server(site, &sim, world, options, programs, folder, &mut report).await?;
+        main_server(site, &sim, Arc::clone(&world), options, programs, folder, &mut report).await?;
     }
     if options.wants(Part::Many) {
         let site = Site::create(&tokenward, &quick.path().join("many"), &sim).await?;
         report.many = Some(many_connections(site, &sim, options, folder).await?);
+    }
+    if let (true, Some(url)) = (options.wants(Part::Keys), &options.postgres_url) {
+        let site = Site::create_on(&tokenward, &quick.path().join("keys"), &sim, Some(url.clone())).await?;
+        report.keys = Some(replaced_keys(&site, &sim, world, options).await?);
     }
     sim.must_run()?;
     Ok(report)
@@ -155,6 +164,14 @@ async fn many_connections(site: Site, sim: &Sim, options: &Options, folder: &Pat
     many::measure(&site, &filled, options).await
 }
 
+async fn replaced_keys(site: &Site, sim: &Sim, world: Arc<World>, options: &Options) -> Result<keys::Keys> {
+    let mut gateway = site.serve().await?;
+    let filled = filled(&gateway, sim, world, options.tenants, FIRST_HUB_ID_OF_KEYS, options).await?;
+    let keys = keys::measure(&mut gateway, &filled, options).await?;
+    gateway.child.stop().await?;
+    Ok(keys)
+}
+
 /// Creates everything, stops the server, and moves its files to `folder`: what is measured has its data on disk.
 async fn fill(
     site: Site,
@@ -166,11 +183,24 @@ async fn fill(
     folder: &Path,
 ) -> Result<(Site, Filled)> {
     let gateway = site.serve().await?;
+    let filled = filled(&gateway, sim, world, tenants, first_hub_id, options).await?;
+    gateway.child.stop().await?;
+    Ok((site.move_to(folder)?, filled))
+}
+
+/// Creates everything.
+async fn filled(
+    gateway: &Gateway,
+    sim: &Sim,
+    world: Arc<World>,
+    tenants: usize,
+    first_hub_id: u64,
+    options: &Options,
+) -> Result<Filled> {
     let people = gateway.people().await?;
     say("creating an OAuth client, rules and callers");
     setup::oauth_client(&people, &world).await?;
     let bearers = setup::callers(&people, &world, options.setup_concurrency).await?;
     setup::tenants(&people, sim, &world, 0..tenants, first_hub_id, options.setup_concurrency).await?;
-    gateway.child.stop().await?;
-    Ok((site.move_to(folder)?, Filled { world, bearers, first_hub_id }))
+    Ok(Filled { world, bearers, first_hub_id })
 }

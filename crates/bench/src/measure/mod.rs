@@ -2,5 +2,6 @@
 
 pub mod cold;
 pub mod flight;
+pub mod keys;
 pub mod many;
 pub mod warm;

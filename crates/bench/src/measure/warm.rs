@@ -187,7 +187,10 @@ fn order(round: usize) -> [usize; 3] {
 }
 
 /// Random calls, each with the token that it must bring.
-async fn get_token_calls(gateway: &Gateway, filled: &Filled, options: &Options) -> Result<Arc<[Call]>> {
+///
+/// # Errors
+/// When a tenant's token cannot be read, or is not what was promised.
+pub async fn get_token_calls(gateway: &Gateway, filled: &Filled, options: &Options) -> Result<Arc<[Call]>> {
     let Filled { world, bearers, first_hub_id } = filled;
     let reads: Result<Vec<Call>> = (0..world.tenants())
         .map(|tenant| gateway.site.call(&world.read(tenant), filled.reader()?, Expected::Anything))

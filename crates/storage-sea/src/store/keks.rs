@@ -1,5 +1,7 @@
 //! Which key-encryption key wraps, and what it wraps.
 
+use std::collections::HashMap;
+
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
@@ -233,9 +235,10 @@ impl SeaStorage {
         let _: Vec<DataKeyRecord> = tx.all(locked.clone()).await?;
         // Read again: what another one inserted while this waited for its lock is not in the first reading (PostgreSQL).
         let stored: Vec<DataKeyRecord> = tx.all(locked).await?;
+        // They come in order: the newest of each scope is its last one.
+        let newest: HashMap<&str, i32> = stored.iter().map(|key| (&*key.scope, key.id)).collect();
         let follows = |key: &&DataKeyRecord| {
-            let newest = stored.iter().filter(|other| other.scope == key.scope).map(|other| other.id).max();
-            newest.and_then(|newest| newest.checked_add(1)) == Some(key.id)
+            newest.get(&*key.scope).and_then(|newest| newest.checked_add(1)) == Some(key.id)
         };
         let following: Vec<_> = keys.iter().filter(follows).collect();
         if following.is_empty() {

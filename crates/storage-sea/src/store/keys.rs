@@ -81,9 +81,11 @@ pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
 /// Data keys that come after one in order of scope and identifier.
 pub(super) fn is_after(scope: &str, id: i32) -> Condition {
     use data_keys::Column;
-    Condition::any()
+    let is_after = Condition::any()
         .add(Column::Scope.gt(scope))
-        .add(Condition::all().add(Column::Scope.eq(scope)).add(Column::Id.gt(id)))
+        .add(Condition::all().add(Column::Scope.eq(scope)).add(Column::Id.gt(id)));
+    // Follows from the other, and is what an index can be entered by.
+    Condition::all().add(Column::Scope.gte(scope)).add(is_after)
 }
 
 #[async_trait]

@@ -1,0 +1,174 @@
+//! Replacing keys on PostgreSQL: how fast it is, and what callers notice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tokenward_api::admin::v1::key_job::State;
+use tokenward_api::admin::v1::key_service_client::KeyServiceClient;
+use tokenward_api::admin::v1::{GetKeyJobRequest, KeyJob, RotateDataKeysRequest, RotateEncryptionKeyRequest};
+
+use super::warm::get_token_calls;
+use crate::gateway::{AdminChannel, Gateway};
+use crate::load::{Closed, Open, Workload, closed_loop, each, open_loop};
+use crate::options::Options;
+use crate::run::say;
+use crate::setup::Filled;
+use crate::stats::{count, float, median, rate};
+
+/// How long a job may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(20);
+const P99: f64 = 99.0;
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Keys {
+    /// Connections, each of a tenant with a data key of its own.
+    pub connections: u64,
+    /// From the beginning of a rotation of the key-encryption key to its end, in seconds.
+    pub rotate_seconds: f64,
+    /// Rows of connections that were sealed anew a second, with nothing else to do.
+    pub alone_rows_per_second: f64,
+    /// The same while callers ask.
+    pub beside_rows_per_second: f64,
+    /// The most calls of GetToken a second.
+    pub most_rps: f64,
+    /// The 99th percentile of GetToken at half of that, alone, each round.
+    pub alone_p99_ms: Vec<f64>,
+    /// The same while rows are sealed anew.
+    pub beside_p99_ms: Vec<f64>,
+}
+
+impl Keys {
+    /// How much longer the 99th percentile is beside a job, by the medians.
+    pub fn p99_ratio(&self) -> Option<f64> {
+        Some(median(&self.beside_p99_ms)? / median(&self.alone_p99_ms)?)
+    }
+}
+
+/// Runs jobs on a server whose tenants are all there.
+///
+/// # Errors
+/// When anything fails, a job among it.
+pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) -> Result<Keys> {
+    let people = gateway.people().await?;
+    let mut jobs = Jobs(KeyServiceClient::new(people.admin.clone()));
+    let tenants = filled.world.tenants();
+    say(&format!("rotating the key of {tenants} data keys"));
+    gateway.site.add_key(2).await?;
+    let rotate_seconds = seconds(&jobs.rotate().await?)?;
+    say(&format!("  {rotate_seconds:.2} s; making new data keys"));
+    let alone_rows_per_second = float(count(tenants)) / seconds(&jobs.rotate_data().await?)?;
+
+    say(&format!("  {alone_rows_per_second:.0} rows a second; callers alone, and beside jobs"));
+    let calls = get_token_calls(gateway, filled, options).await?;
+    each(gateway.site.service, calls.clone(), options.connections, 64).await?;
+    let workload = Workload::new(gateway.site.service, calls).await?;
+    let closed = Closed {
+        connections: options.connections,
+        streams: options.streams,
+        warmup: options.warmup(),
+        time: options.round_time(),
+        seed: options.seed,
+    };
+    let most =
+        closed_loop(&workload, closed, gateway.child.pid()).await?.outcome.all_right("closed round")?;
+    let most_rps = rate(most.calls, options.round_time());
+    let (mut alone_p99_ms, mut beside_p99_ms) = (Vec::new(), Vec::new());
+    let (mut rows, mut worked) = (0, 0.0);
+    for number in 0..options.rounds {
+        let plan = Open {
+            connections: options.connections,
+            rate: most_rps / 2.0,
+            warmup: options.warmup(),
+            time: options.round_time(),
+            seed: options.seed.wrapping_add(count(number)),
+        };
+        let alone = open_loop(&workload, plan).await?.all_right("paced round")?;
+        let callers = async { open_loop(&workload, plan).await?.all_right("paced round beside a job") };
+        let mut callers = std::pin::pin!(callers);
+        // One job after the other, for as long as callers call; the last one, which is alone in the end, does not count.
+        let beside = loop {
+            let job = jobs.begin_rotate_data().await?;
+            tokio::select! {
+                beside = &mut callers => {
+                    let beside = beside?;
+                    jobs.end(&job).await?;
+                    break beside;
+                }
+                done = jobs.end(&job) => {
+                    rows += tenants;
+                    worked += seconds(&done?)?;
+                }
+            }
+        };
+        alone_p99_ms.push(alone.latency_ms(P99));
+        beside_p99_ms.push(beside.latency_ms(P99));
+        say(&format!(
+            "round {}: p99 {:.3} ms alone, {:.3} ms beside jobs, at {:.0} calls/s",
+            number + 1,
+            alone.latency_ms(P99),
+            beside.latency_ms(P99),
+            plan.rate
+        ));
+    }
+    gateway.child.must_run()?;
+    ensure!(worked > 0.0, "no job ended while callers called: give them more --seconds-per-round");
+    Ok(Keys {
+        connections: count(tenants),
+        rotate_seconds,
+        alone_rows_per_second,
+        beside_rows_per_second: float(count(rows)) / worked,
+        most_rps,
+        alone_p99_ms,
+        beside_p99_ms,
+    })
+}
+
+struct Jobs(KeyServiceClient<AdminChannel>);
+
+impl Jobs {
+    async fn rotate(&mut self) -> Result<KeyJob> {
+        let begun = self.0.rotate_encryption_key(RotateEncryptionKeyRequest::default()).await;
+        let begun = begun.context("cannot rotate the key")?.into_inner();
+        self.end(&begun).await
+    }
+
+    async fn begin_rotate_data(&mut self) -> Result<KeyJob> {
+        let begun = self.0.rotate_data_keys(RotateDataKeysRequest::default()).await;
+        Ok(begun.context("cannot make new data keys")?.into_inner())
+    }
+
+    async fn rotate_data(&mut self) -> Result<KeyJob> {
+        let begun = self.begin_rotate_data().await?;
+        self.end(&begun).await
+    }
+
+    /// Waits for a job's end.
+    async fn end(&self, job: &KeyJob) -> Result<KeyJob> {
+        let mut keys = self.0.clone();
+        let ended = async {
+            loop {
+                let request = GetKeyJobRequest { key_job_id: job.key_job_id.clone() };
+                let now = keys.get_key_job(request).await?.into_inner();
+                if !matches!(now.state(), State::Spreading | State::Running) {
+                    return anyhow::Ok(now);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, ended).await.context("a job does not end")??;
+        ensure!(ended.state() == State::Done && ended.skipped_count == 0, "a job failed: {ended:?}");
+        Ok(ended)
+    }
+}
+
+/// From a job's beginning to its end, by the database's clock.
+fn seconds(job: &KeyJob) -> Result<f64> {
+    let at = |time: Option<prost_types::Timestamp>| {
+        let time = time.context("a job tells no time")?;
+        anyhow::Ok(Duration::new(u64::try_from(time.seconds)?, u32::try_from(time.nanos)?))
+    };
+    Ok((at(job.finish_time)?.saturating_sub(at(job.create_time)?)).as_secs_f64())
+}

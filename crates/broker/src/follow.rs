@@ -262,6 +262,7 @@ impl Broker {
                 Change::Principals => principals = true,
                 Change::IssuerKeys => issuer_keys = true,
                 Change::Keys => keys = true,
+                Change::DataKeys(first, last) => self.sealer().forget_between(&first, &last),
             }
         }
         if principals {

@@ -1,11 +1,12 @@
 //! Work on the jobs that replace or check keys. Jobs and what is left of them are rows, so whoever comes goes on: several
 //! servers at once, or another one after a crash. A row is changed only where it is still as it was read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenward_storage::{
-    DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedSwap, StorageErrorKind,
+    DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedField, SealedSwap,
+    StorageErrorKind,
 };
 
 use crate::Error;
@@ -156,7 +157,7 @@ impl Broker {
             Ok(_) => {}
             Err(error) if error.kind() == StorageErrorKind::KeyReplaced => {
                 let message = format!("{} is not the active key any more", job.kek);
-                self.storage().finish_key_job(&job.id, KeyJobState::Failed, &message).await?;
+                self.storage().finish_key_job(&job.id, KeyJobState::Failed, &message, 0).await?;
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -170,48 +171,53 @@ impl Broker {
         self.skip(job, damaged.iter().map(finding).collect(), keys).await
     }
 
-    /// Makes new data keys for the scopes of a batch, seals their fields anew, and settles the keys that nothing needs.
+    /// Makes new data keys for the scopes of a batch, and seals their fields anew.
     async fn reseal_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
-        // Without scopes the storage would take all there are.
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let active = batch.iter().filter(|key| key.active);
-        let newest: Vec<_> = active.map(|key| (key.scope.clone(), key.id)).collect();
+        let (active, replaced): (Vec<_>, Vec<_>) = batch.iter().partition(|key| key.active);
+        let newest: Vec<_> = active.into_iter().map(|key| (key.scope.clone(), key.id)).collect();
         let kek = self.sealer().active_kek().await?;
         let made = self.sealer().successors(&kek, newest).await?;
-        self.storage().replace_data_keys(&made).await?;
-        let scopes: Vec<String> =
-            batch.iter().map(|key| key.scope.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        for scope in &scopes {
-            self.sealer().forget(scope);
+        let keys = self.storage().replace_data_keys(Some(&job.id), &made).await?;
+        for key in &made {
+            self.sealer().forget(&key.scope);
         }
-        let findings = self.reseal_scopes(&scopes).await?;
-        let used: BTreeSet<(String, i32)> = self
-            .storage()
-            .count_sealed(&scopes)
-            .await?
-            .into_iter()
-            .map(|(scope, id, _)| (scope, id))
-            .collect();
-        let (mut settled, mut damaged) = (Vec::new(), Vec::new());
-        for key in batch {
-            if !used.contains(&(key.scope.clone(), key.id)) {
-                settled.push((key.scope.clone(), key.id));
-            } else if findings.iter().any(|finding| finding.scope == key.scope) {
-                damaged.push((key.scope.clone(), key.id));
-            }
-        }
-        self.storage().settle_data_keys(&job.id, &settled, false).await?;
-        self.skip(job, findings, damaged).await
+        let findings = self.reseal_scopes(&scopes_of(&made), keys).await?;
+        self.report(job, findings).await?;
+        // What they sealed is sealed anew together with what their successors sealed.
+        let replaced: Vec<_> = replaced.into_iter().map(|key| (key.scope.clone(), key.id)).collect();
+        Ok(self.storage().settle_data_keys(&job.id, &replaced, false).await?)
+    }
+
+    /// Reads everything of some scopes, and opens the data keys that it needs. `known` are those of these scopes as far as they
+    /// were read before.
+    async fn read_scopes(
+        &self,
+        scopes: &[String],
+        known: Vec<DataKeyRecord>,
+    ) -> Result<(Vec<SealedField>, OpenKeys), Error> {
+        let fields = self.storage().read_sealed(scopes).await?;
+        let names: HashSet<_> = known.iter().map(|key| (&*key.scope, Some(key.id))).collect();
+        let is_known = |field: &SealedField| names.contains(&(&*field.scope, field.sealed.data_key()));
+        let keys = if known.is_empty() || !fields.iter().all(is_known) {
+            // After the fields: a data key that was made meanwhile is among them.
+            self.storage().list_data_keys_of(scopes).await?
+        } else {
+            known
+        };
+        let keys = self.sealer().open_keys(&keys).await?;
+        Ok((fields, keys))
     }
 
     /// Seals everything of some scopes under their active data keys; what cannot be opened is reported.
-    async fn reseal_scopes(&self, scopes: &[String]) -> Result<Vec<KeyFinding>, Error> {
-        let keys = self.open_scopes(scopes).await?;
+    async fn reseal_scopes(
+        &self,
+        scopes: &[String],
+        known: Vec<DataKeyRecord>,
+    ) -> Result<Vec<KeyFinding>, Error> {
+        let (fields, keys) = self.read_scopes(scopes, known).await?;
         let mut findings = damaged_keys(&keys);
         let mut swaps: Vec<SealedSwap> = Vec::new();
-        for field in self.storage().read_sealed(scopes).await? {
+        for field in fields {
             let (scope, place) = (field.scope.clone(), field_name(&field));
             match self.sealer().reseal(&keys, field) {
                 Reseal::Swap(swap) => swaps.push(swap),
@@ -226,17 +232,41 @@ impl Broker {
         Ok(findings)
     }
 
-    async fn open_scopes(&self, scopes: &[String]) -> Result<OpenKeys, Error> {
-        let records = self.storage().list_data_keys_of(scopes).await?;
-        self.sealer().open_keys(&records).await
+    /// Seals anew what is under replaced data keys after all: a server stopped halfway, or sealed something before it learnt of
+    /// the new ones. Returns how many data keys that cannot be parted with because something does not open.
+    async fn sweep(&self, job: &KeyJob) -> Result<u64, Error> {
+        let mut damaged = BTreeSet::new();
+        let mut rounds = 0;
+        loop {
+            let behind = self.behind(&job.scope).await?;
+            let scopes: BTreeSet<_> = behind.iter().map(|(scope, _)| scope.clone()).collect();
+            let scopes: Vec<_> = scopes.difference(&damaged).cloned().collect();
+            if scopes.is_empty() || rounds == ROUNDS {
+                return Ok(u64::try_from(behind.len()).unwrap_or(u64::MAX));
+            }
+            rounds += 1;
+            for scopes in scopes.chunks(SWAPS) {
+                let findings = self.reseal_scopes(scopes, Vec::new()).await?;
+                damaged.extend(findings.iter().map(|finding| finding.scope.clone()));
+                self.report(job, findings).await?;
+            }
+        }
+    }
+
+    /// Data keys that are not the active ones of their scopes and have sealed something that is stored.
+    async fn behind(&self, scope: &str) -> Result<BTreeSet<(String, i32)>, Error> {
+        let scopes = (!scope.is_empty()).then(|| [scope.to_owned()]);
+        let used = self.storage().count_sealed(scopes.as_ref().map(<[String; 1]>::as_slice)).await?;
+        let active: HashMap<_, _> = self.storage().list_active_data_keys().await?.into_iter().collect();
+        let is_behind = |(scope, id): &(String, i32)| active.get(scope).is_some_and(|active| active != id);
+        Ok(used.into_iter().map(|(scope, id, _)| (scope, id)).filter(is_behind).collect())
     }
 
     async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
-        let scopes: Vec<String> =
-            batch.iter().map(|key| key.scope.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let keys = self.open_scopes(&scopes).await?;
+        let scopes = scopes_of(batch);
+        let (fields, keys) = self.read_scopes(&scopes, Vec::new()).await?;
         let mut findings = damaged_keys(&keys);
-        for field in self.storage().read_sealed(&scopes).await? {
+        for field in fields {
             if let Err(problem) = self.sealer().check_field(&keys, &field) {
                 findings.push(KeyFinding { place: field_name(&field), scope: field.scope, problem });
             }
@@ -254,9 +284,14 @@ impl Broker {
     async fn skip(
         &self,
         job: &KeyJob,
-        mut findings: Vec<KeyFinding>,
+        findings: Vec<KeyFinding>,
         keys: Vec<(String, i32)>,
     ) -> Result<(), Error> {
+        self.report(job, findings).await?;
+        Ok(self.storage().settle_data_keys(&job.id, &keys, true).await?)
+    }
+
+    async fn report(&self, job: &KeyJob, mut findings: Vec<KeyFinding>) -> Result<(), Error> {
         for finding in &findings {
             tracing::warn!(
                 job = job.id,
@@ -270,15 +305,20 @@ impl Broker {
         if !findings.is_empty() {
             self.storage().add_key_findings(&job.id, &findings).await?;
         }
-        Ok(self.storage().settle_data_keys(&job.id, &keys, true).await?)
+        Ok(())
     }
 
     async fn finish(&self, job: &KeyJob) -> Result<(), Error> {
-        if job.kind == KeyJobKind::Verify {
-            self.report_orphans(job).await?;
-        }
+        let skipped = match job.kind {
+            KeyJobKind::Rotate => 0,
+            KeyJobKind::RotateData => self.sweep(job).await?,
+            KeyJobKind::Verify => {
+                self.report_orphans(job).await?;
+                0
+            }
+        };
         self.storage().note_unused_keks().await?;
-        if self.storage().finish_key_job(&job.id, KeyJobState::Done, "").await? {
+        if self.storage().finish_key_job(&job.id, KeyJobState::Done, "", skipped).await? {
             tracing::info!(job = job.id, kind = ?job.kind, "a key job is done");
         }
         Ok(())
@@ -286,8 +326,8 @@ impl Broker {
 
     /// Fields whose data key has no row at all, which going through the rows does not find.
     async fn report_orphans(&self, job: &KeyJob) -> Result<(), Error> {
-        let scopes: Vec<String> = if job.scope.is_empty() { Vec::new() } else { vec![job.scope.clone()] };
-        let counted = self.storage().count_sealed(&scopes).await?;
+        let scopes = (!job.scope.is_empty()).then(|| [job.scope.clone()]);
+        let counted = self.storage().count_sealed(scopes.as_ref().map(<[String; 1]>::as_slice)).await?;
         let mut by_scope: BTreeMap<String, Vec<(i32, u64)>> = BTreeMap::new();
         for (scope, id, fields) in counted {
             by_scope.entry(scope).or_default().push((id, fields));
@@ -320,21 +360,14 @@ impl Broker {
     pub(crate) async fn tidy_data_keys(&self) -> Result<(), Error> {
         let replaced = self.storage().replaced_data_keys(SETTLED_AFTER, REPLACED).await?;
         if !replaced.is_empty() {
-            let scopes: Vec<String> = replaced
-                .iter()
-                .map(|(scope, _)| scope.clone())
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
-            let used = self.storage().count_sealed(&scopes).await?;
-            let is_used = |(scope, id): &&(String, i32)| {
-                used.iter().any(|(other, used, _)| other == scope && used == id)
-            };
-            let behind: BTreeSet<String> =
-                replaced.iter().filter(is_used).map(|(scope, _)| scope.clone()).collect();
-            if !behind.is_empty() {
-                self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
-            }
+            let scopes: BTreeSet<_> = replaced.iter().map(|(scope, _)| scope.clone()).collect();
+            let scopes: Vec<_> = scopes.into_iter().collect();
+            let used = self.storage().count_sealed(Some(&scopes)).await?;
+            let used: BTreeSet<_> = used.into_iter().map(|(scope, id, _)| (scope, id)).collect();
+            let behind: BTreeSet<_> =
+                replaced.into_iter().filter(|key| used.contains(key)).map(|(scope, _)| scope).collect();
+            let behind: Vec<_> = behind.into_iter().collect();
+            self.reseal_scopes(&behind, Vec::new()).await?;
         }
         let keep = self.settings().keep_replaced_data_keys;
         let old = self.storage().replaced_data_keys(keep, REPLACED).await?;
@@ -352,6 +385,12 @@ fn halves(batch: &[DataKeyRecord]) -> (&[DataKeyRecord], &[DataKeyRecord]) {
     let is_border = |at: &usize| *at > 0 && batch[*at].scope != batch[*at - 1].scope;
     let border = (batch.len() / 2..batch.len()).find(is_border).unwrap_or(batch.len());
     batch.split_at(border)
+}
+
+fn scopes_of(keys: &[DataKeyRecord]) -> Vec<String> {
+    let mut scopes: Vec<_> = keys.iter().map(|key| key.scope.clone()).collect();
+    scopes.dedup();
+    scopes
 }
 
 /// Data keys that do not open.

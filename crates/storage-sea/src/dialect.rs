@@ -35,6 +35,14 @@ pub(crate) fn shared_lock(backend: DbBackend) -> LockType {
     }
 }
 
+/// The lock of who changes a row, but not what names it: others may keep it from going meanwhile where the database can tell.
+pub(crate) fn changing_lock(backend: DbBackend) -> LockType {
+    match backend {
+        DbBackend::MySql => LockType::Update,
+        _ => LockType::NoKeyUpdate,
+    }
+}
+
 /// Lets one migration run at a time, until the transaction ends. It may take longer than other statements. On MySQL a
 /// change of the schema ends the transaction, so that it takes its lock otherwise.
 pub(crate) async fn lock_migrations(tx: &DatabaseTransaction) -> Result<(), DbErr> {

@@ -51,7 +51,6 @@ entity!(data_keys, "data_keys", {
     seals: i64,
     created_at: i64,
     replaced_at: Option<i64>,
-    retiring_job: Option<String>,
     settled_job: Option<String>,
     checked_job: Option<String>,
 });

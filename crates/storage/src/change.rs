@@ -23,8 +23,10 @@ pub enum Change {
     Principals,
     /// A key of the built-in issuer was made.
     IssuerKeys,
-    /// Data keys were replaced, another key-encryption key became the active one, or a job of keys began.
+    /// Another key-encryption key became the active one, or a job of keys began.
     Keys,
+    /// Data keys were replaced: of scopes from the first to the last, by the order of their bytes.
+    DataKeys(String, String),
 }
 
 /// How far a reader has read. Only the database that gave it knows what it means.

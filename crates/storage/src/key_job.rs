@@ -63,7 +63,7 @@ pub struct KeyJob {
     pub finished_at: Option<Timestamp>,
     /// How many data keys it has to go through, as far as is known.
     pub total: u64,
-    /// How many it is through with.
+    /// How many it is through with; where new data keys are made, those that have a successor.
     pub done: u64,
     /// How many of those it could not deal with; its findings say why.
     pub skipped: u64,
@@ -102,7 +102,7 @@ pub struct KeyFinding {
 pub struct Claim {
     /// The data keys; none when the end was reached, and the next claim begins from the start again.
     pub keys: Vec<DataKeyRecord>,
-    /// How many the job is not through with, these included.
+    /// How many the job is not through with, these included; counted anew where a round begins or ends.
     pub remaining: u64,
 }
 
@@ -129,8 +129,9 @@ pub trait KeyJobStore: Send + Sync {
     /// Replaces a running job's message; others stay as they are.
     async fn note_key_job(&self, id: &str, message: &str) -> Result<()>;
 
-    /// Ends a running job; `false` when it is over, and nothing changes.
-    async fn finish_key_job(&self, id: &str, state: KeyJobState, message: &str) -> Result<bool>;
+    /// Ends a running job, and adds to what it skipped; `false` when it is over, and nothing changes.
+    async fn finish_key_job(&self, id: &str, state: KeyJobState, message: &str, skipped: u64)
+    -> Result<bool>;
 
     /// Hands out the next data keys that a running job is not through with, each to one caller until all were handed out once.
     /// What was handed out and not settled, as by a server that stopped, is handed out again after that.

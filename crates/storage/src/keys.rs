@@ -26,6 +26,9 @@ pub struct DataKeyRecord {
     pub created_at: Timestamp,
 }
 
+/// A data key's scope and identifier, and a number of seals.
+pub type SealCount = (String, i32, i64);
+
 /// A record sealed under one version of the key-encryption key: proof of having the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekCheck {
@@ -57,8 +60,12 @@ pub trait KeyStore: Send + Sync {
     /// The key-encryption keys that data keys are wrapped by, each with the number of those.
     async fn count_data_keys(&self) -> Result<Vec<(String, u64)>>;
 
-    /// Adds to a data key's count of seals and returns the new count; `None` when there is no such key.
-    async fn add_seals(&self, scope: &str, id: i32, seals: i64) -> Result<Option<i64>>;
+    /// The active data key of every scope.
+    async fn list_active_data_keys(&self) -> Result<Vec<(String, i32)>>;
+
+    /// Adds to data keys' counts of seals, each named once, and returns the new counts in order of scope and identifier; those
+    /// that are not there are left out.
+    async fn add_seals(&self, made: &[SealCount]) -> Result<Vec<SealCount>>;
 
     /// Inserts a check record where there are as many as were `seen`, none of them for this key. `false` otherwise, and
     /// nothing changes: read them again and open one. Of many at once one gets through, also for different keys.
@@ -88,18 +95,22 @@ pub trait KeyStore: Send + Sync {
     async fn rewrap_data_keys(&self, job: &str, rewraps: &[Rewrap]) -> Result<u64>;
 
     /// Inserts data keys that follow their scopes' newest ones and become the active ones, at most one for each scope; one
-    /// whose scope has a newer one by now, or none, is left out.
+    /// whose scope has a newer one by now, or none, is left out. Returns all data keys of these scopes as they are then. A job
+    /// is through with those whose place was taken, and need not go through the new ones.
     ///
     /// # Errors
     /// `KeyReplaced` when one is wrapped by another key-encryption key than the active one.
-    async fn replace_data_keys(&self, keys: &[DataKeyRecord]) -> Result<()>;
+    async fn replace_data_keys(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+    ) -> Result<Vec<DataKeyRecord>>;
 
     /// One page of all data keys, in order of scope and identifier, without their wrapped bytes.
     async fn list_data_key_states(&self, page: &PageRequest) -> Result<Page<DataKeyState>>;
 
-    /// How many stored fields each data key has sealed, of these scopes, or of all where none is named. Data keys without any
-    /// are left out.
-    async fn count_sealed(&self, scopes: &[String]) -> Result<Vec<(String, i32, u64)>>;
+    /// How many stored fields each data key has sealed, of these scopes, or of all. Data keys without any are left out.
+    async fn count_sealed(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32, u64)>>;
 
     /// Every sealed field of these scopes.
     async fn read_sealed(&self, scopes: &[String]) -> Result<Vec<SealedField>>;

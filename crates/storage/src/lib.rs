@@ -45,8 +45,8 @@ pub use idle::{CheckStore, DueCheck};
 pub use installation::{InstallationStore, Mark, SchemaStatus};
 pub use key_job::{Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob};
 pub use keys::{
-    DataKeyRecord, DataKeyState, Kek, KekCheck, KekState, KeyStore, RetireOutcome, Rewrap, SealedColumn,
-    SealedField, SealedSwap,
+    DataKeyRecord, DataKeyState, Kek, KekCheck, KekState, KeyStore, RetireOutcome, Rewrap, SealCount,
+    SealedColumn, SealedField, SealedSwap,
 };
 pub use oauth_client::{ClientSecretRecord, ClientSecretState, OAuthClient, OAuthClientStore};
 pub use page::{MAX_PAGE_SIZE, Page, PageRequest};

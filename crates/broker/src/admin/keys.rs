@@ -62,8 +62,7 @@ impl Broker {
         let keys = self.storage().list_data_key_states(page).await?;
         let mut scopes: Vec<String> = keys.items.iter().map(|key| key.scope.clone()).collect();
         scopes.dedup();
-        let counted =
-            if scopes.is_empty() { Vec::new() } else { self.storage().count_sealed(&scopes).await? };
+        let counted = self.storage().count_sealed(Some(&scopes)).await?;
         let counts: BTreeMap<(String, i32), u64> =
             counted.into_iter().map(|(scope, id, fields)| ((scope, id), fields)).collect();
         let count = |key: DataKeyState| {

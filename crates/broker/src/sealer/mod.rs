@@ -6,7 +6,7 @@ mod start;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokenward_crypto::{
     CryptoErrorKind, DataKey, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, MAX_SEALS, SealContext,
     WrappedKey, data_key_id,
 };
-use tokenward_storage::{DataKeyRecord, Storage, StorageErrorKind};
+use tokenward_storage::{DataKeyRecord, SealCount, Storage, StorageErrorKind};
 use tokenward_types::{Clock, Monotonic, Sealed, TenantId};
 
 pub(crate) use self::backends::Backends;
@@ -29,6 +29,8 @@ pub use tokenward_crypto::INSTALLATION_SCOPE;
 
 /// After how many seals a data key is replaced, well ahead of the most that it may make.
 const REPLACE_AFTER: i64 = MAX_SEALS / 4 * 3;
+/// How many counts of seals one transaction writes.
+const COUNTS: usize = 500;
 /// How long the keys of a scope are kept of which one does not open: it heals soon after the right key is back.
 const DAMAGED_TTL: Duration = Duration::from_secs(10);
 /// How often a data key is made anew when the key that wraps it was replaced meanwhile.
@@ -98,7 +100,7 @@ pub struct Sealer {
     /// They have to be read again as soon as that is possible.
     installation_stale: AtomicBool,
     /// Seals that were made and are not counted in the database yet.
-    uncounted: Mutex<HashMap<(String, i32), Arc<AtomicI64>>>,
+    uncounted: Mutex<HashMap<(String, i32), i64>>,
     /// Counts what was forgotten, so that a reading that began before does not come back after.
     forgotten: Mutex<u64>,
     undecryptable: Counter,
@@ -259,6 +261,17 @@ impl Sealer {
         }
     }
 
+    /// Forgets the keys of scopes from the first to the last.
+    pub(crate) fn forget_between(&self, first: &str, last: &str) {
+        let is_between = |scope: &str| (first..=last).contains(&scope);
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.keys.retain(|scope, _| !is_between(scope));
+        if is_between(INSTALLATION_SCOPE) {
+            self.installation_stale.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Forgets every unwrapped data key.
     pub fn forget_all(&self) {
         let mut forgotten = self.forgotten.lock();
@@ -283,20 +296,22 @@ impl Sealer {
     /// # Errors
     /// `StorageUnavailable`; what was not written is kept for the next time.
     pub async fn flush_seal_counts(&self) -> Result<(), Error> {
-        let counts: Vec<_> =
-            self.uncounted.lock().iter().map(|(key, n)| (key.clone(), Arc::clone(n))).collect();
-        for ((scope, id), count) in counts {
-            let seals = count.swap(0, Ordering::SeqCst);
-            if seals == 0 {
-                self.uncounted.lock().remove(&(scope, id));
-                continue;
-            }
-            match self.storage.add_seals(&scope, id, seals).await {
-                // Others count too: what they made is known when the key is read again.
-                Ok(Some(total)) if total >= REPLACE_AFTER => self.forget(&scope),
-                Ok(_) => {}
+        let counts = std::mem::take(&mut *self.uncounted.lock());
+        let counts: Vec<SealCount> =
+            counts.into_iter().map(|((scope, id), seals)| (scope, id, seals)).collect();
+        let mut pieces = counts.chunks(COUNTS);
+        while let Some(piece) = pieces.next() {
+            match self.storage.add_seals(piece).await {
+                Ok(known) => {
+                    // Others count too: what they made is known when the key is read again.
+                    for (scope, ..) in known.iter().filter(|(.., total)| *total >= REPLACE_AFTER) {
+                        self.forget(scope);
+                    }
+                }
                 Err(error) => {
-                    count.fetch_add(seals, Ordering::SeqCst);
+                    for (scope, id, seals) in piece.iter().chain(pieces.flatten()) {
+                        self.add_uncounted(scope, *id, *seals);
+                    }
                     return Err(error.into());
                 }
             }
@@ -306,8 +321,14 @@ impl Sealer {
 
     /// Counts a seal; gives how many are not counted in the database yet.
     fn count_seal(&self, scope: &str, id: i32) -> i64 {
+        self.add_uncounted(scope, id, 1)
+    }
+
+    fn add_uncounted(&self, scope: &str, id: i32, seals: i64) -> i64 {
         let mut uncounted = self.uncounted.lock();
-        uncounted.entry((scope.to_owned(), id)).or_default().fetch_add(1, Ordering::SeqCst) + 1
+        let count = uncounted.entry((scope.to_owned(), id)).or_default();
+        *count += seals;
+        *count
     }
 
     fn context<'a>(&'a self, place: Place<'a>) -> SealContext<'a> {
@@ -388,7 +409,7 @@ impl Sealer {
         {
             let kek = self.active_kek().await?;
             let made = self.successors(&kek, vec![(scope.to_owned(), newest.id)]).await?;
-            self.storage.replace_data_keys(&made).await?;
+            self.storage.replace_data_keys(None, &made).await?;
         }
         self.forget(scope);
         self.read_keys(scope).await.map(drop)

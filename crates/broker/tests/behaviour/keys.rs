@@ -186,7 +186,7 @@ async fn while_the_backend_is_away_keys_in_memory_serve_until_they_expire() {
 async fn a_data_key_that_made_many_seals_is_replaced_and_its_rows_still_open() {
     let mut world = World::start().await;
     let connection = world.connect("acme", HUB, &["oauth", READ]).await;
-    world.storage.add_seals("acme", 1, MAX_SEALS / 4 * 3).await.unwrap();
+    world.storage.add_seals(&[("acme".to_owned(), 1, MAX_SEALS / 4 * 3)]).await.unwrap();
     world.restart().await;
     seal(&world.broker).await.unwrap();
     let keys = world.storage.list_data_keys("acme").await.unwrap();
@@ -200,7 +200,7 @@ async fn a_data_key_that_made_many_seals_is_replaced_and_its_rows_still_open() {
 async fn a_data_key_that_made_all_its_seals_makes_no_more() {
     let other = Other::new();
     let mut world = moved(&other).await;
-    world.storage.add_seals("acme", 1, MAX_SEALS).await.unwrap();
+    world.storage.add_seals(&[("acme".to_owned(), 1, MAX_SEALS)]).await.unwrap();
     world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
     world.token(&[READ]).await.unwrap();
     other.away.store(true, Ordering::SeqCst);

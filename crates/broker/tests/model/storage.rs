@@ -16,8 +16,8 @@ use tokenward_storage::{
     DueCheck, InstallationStore, IssuerKey, Kek, KekCheck, KeyFinding, KeyJob, KeyJobState, KeyJobStore,
     KeyStore, LiveReplica, Mark, NewKeyJob, OAuthClient, OAuthClientStore, Page, PageRequest, PendingGrant,
     PrincipalStore, RefreshCommit, RefreshStore, Replica, ReplicaStore, ReserveCalls, Reserved, Result,
-    RetireOutcome, Revocation, Rewrap, SchemaStatus, SealedField, SealedSwap, Spare, StateChange, Storage,
-    StorageError, StorageErrorKind, Tenant, TenantStore, Version,
+    RetireOutcome, Revocation, Rewrap, SchemaStatus, SealCount, SealedField, SealedSwap, Spare, StateChange,
+    Storage, StorageError, StorageErrorKind, Tenant, TenantStore, Version,
 };
 use tokenward_types::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, OAuthClientId, Principal, ProviderName, TenantId,
@@ -146,7 +146,8 @@ plain! {
         fn create_data_key(key: &DataKeyRecord) -> ();
         fn list_data_keys(scope: &str) -> Vec<DataKeyRecord>;
         fn count_data_keys() -> Vec<(String, u64)>;
-        fn add_seals(scope: &str, id: i32, seals: i64) -> Option<i64>;
+        fn add_seals(made: &[SealCount]) -> Vec<SealCount>;
+        fn list_active_data_keys() -> Vec<(String, i32)>;
         fn create_kek_check(check: &KekCheck, seen: usize) -> bool;
         fn list_kek_checks() -> Vec<KekCheck>;
         fn list_data_keys_of(scopes: &[String]) -> Vec<DataKeyRecord>;
@@ -156,9 +157,9 @@ plain! {
         fn retire_kek(kek: &str) -> RetireOutcome;
         fn note_unused_keks() -> ();
         fn rewrap_data_keys(job: &str, rewraps: &[Rewrap]) -> u64;
-        fn replace_data_keys(keys: &[DataKeyRecord]) -> ();
+        fn replace_data_keys(job: Option<&str>, keys: &[DataKeyRecord]) -> Vec<DataKeyRecord>;
         fn list_data_key_states(page: &PageRequest) -> Page<DataKeyState>;
-        fn count_sealed(scopes: &[String]) -> Vec<(String, i32, u64)>;
+        fn count_sealed(scopes: Option<&[String]>) -> Vec<(String, i32, u64)>;
         fn read_sealed(scopes: &[String]) -> Vec<SealedField>;
         fn swap_sealed(swaps: &[SealedSwap]) -> u64;
         fn replaced_data_keys(ago: Duration, limit: u32) -> Vec<(String, i32)>;
@@ -171,7 +172,7 @@ plain! {
         fn running_key_jobs() -> Vec<KeyJob>;
         fn start_working(id: &str) -> bool;
         fn note_key_job(id: &str, message: &str) -> ();
-        fn finish_key_job(id: &str, state: KeyJobState, message: &str) -> bool;
+        fn finish_key_job(id: &str, state: KeyJobState, message: &str, skipped: u64) -> bool;
         fn claim_data_keys(id: &str, limit: u32) -> Claim;
         fn settle_data_keys(id: &str, keys: &[(String, i32)], skipped: bool) -> ();
         fn add_key_findings(id: &str, findings: &[KeyFinding]) -> ();

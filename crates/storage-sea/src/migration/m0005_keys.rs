@@ -24,12 +24,10 @@ impl MigrationTrait for Migration {
         schema.keks().await?;
         schema.key_jobs().await?;
         schema.add("data_keys", big("replaced_at")).await?;
-        // The job that replaces this key, and the last job that is through with it.
-        schema.add("data_keys", schema.key("retiring_job", 64)).await?;
+        // The last job that is through with this key.
         schema.add("data_keys", schema.key("settled_job", 64)).await?;
         // The same of verifications, which run beside others.
         schema.add("data_keys", schema.key("checked_job", 64)).await?;
-        schema.index("data_keys_by_job", "data_keys", &["retiring_job"]).await?;
         schema.index("data_keys_by_replacement", "data_keys", &["replaced_at"]).await?;
         schema.add("replicas", text("keks")).await
     }

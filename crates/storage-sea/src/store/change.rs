@@ -36,6 +36,7 @@ fn columns(change: &Change) -> (&'static str, &str, &str) {
         Change::Principals => ("principals", "", ""),
         Change::IssuerKeys => ("issuer_keys", "", ""),
         Change::Keys => ("keys", "", ""),
+        Change::DataKeys(first, last) => ("data_keys", first, last),
     }
 }
 
@@ -62,6 +63,7 @@ impl TryFrom<Logged> for Change {
             "principals" => Ok(Self::Principals),
             "issuer_keys" => Ok(Self::IssuerKeys),
             "keys" => Ok(Self::Keys),
+            "data_keys" => Ok(Self::DataKeys(row.subject, row.part)),
             _ => Err(place.wrong("kind")),
         }
     }

@@ -22,8 +22,6 @@ impl SeaStorage {
             return Err(tx.error(StorageErrorKind::Conflict));
         }
         tx.lock(&account_lock(&consent.provider, &consent.account)).await?;
-        let sealed = [Some(&consent.tokens.access_token), consent.tokens.refresh_token.as_ref()];
-        tx.hold_data_keys(consent.tenant.as_str(), &sealed).await?;
         use_up_link(&tx, consent).await?;
         if consent.exclusive_account && is_taken(&tx, consent).await? {
             return Err(tx.error(StorageErrorKind::AccountTaken));
@@ -34,6 +32,9 @@ impl SeaStorage {
                 replace(&tx, consent, consent_epoch, lease_fence).await?;
             }
         }
+        // Data keys come after connections in the order of locks.
+        let sealed = [Some(&consent.tokens.access_token), consent.tokens.refresh_token.as_ref()];
+        tx.hold_data_keys(consent.tenant.as_str(), &sealed).await?;
         settle(&tx, consent).await?;
         let mine = connections::Entity::find().filter(is(&consent.tenant, &consent.connection));
         let saved = tx.connection(mine).await?.ok_or_else(|| tx.error(StorageErrorKind::Conflict))?;

@@ -1,10 +1,10 @@
 //! Which key-encryption key wraps, and what it wraps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect,
 };
 use tokenward_storage::{
@@ -12,11 +12,12 @@ use tokenward_storage::{
 };
 use tokenward_types::{Sealed, Timestamp};
 
-use super::keys::model;
+use super::batch::{Batch, Set, Sql, Type};
+use super::keys::{ID, SCOPE, model};
 use super::{SeaStorage, sealed};
 use crate::convert::{Row, Word};
 use crate::dialect;
-use crate::entity::{data_keys, keks, key_jobs};
+use crate::entity::{connections, data_keys, keks, key_jobs};
 use crate::error::Inconsistent;
 use crate::session::Tx;
 
@@ -55,9 +56,22 @@ pub(super) async fn hold_kek(tx: &Tx, kek: &str) -> Result<()> {
     }
 }
 
+/// Whether a data key is there, as a part of a statement.
+pub(super) fn data_key_is_there(scope: &str, id: i32) -> SimpleExpr {
+    use data_keys::Column;
+    let select = Query::select()
+        .expr(Expr::value(1))
+        .from(data_keys::Entity)
+        .and_where(Column::Scope.eq(scope))
+        .and_where(Column::Id.eq(id))
+        .to_owned();
+    Expr::exists(select)
+}
+
 impl Tx {
     /// Keeps a scope's data keys from being deleted until the transaction ends, and makes sure that those are there which
-    /// sealed what is about to be stored. Whoever copies a ciphertext holds them too.
+    /// sealed what is about to be stored. Needs not be done by who holds the lock of a connection and copies its ciphertext
+    /// or changes its row: see [`SeaStorage::remove_unused`].
     pub(super) async fn hold_data_keys(&self, scope: &str, sealed: &[Option<&Sealed>]) -> Result<()> {
         use data_keys::Column;
         let lock = dialect::shared_lock(self.conn.get_database_backend());
@@ -210,54 +224,68 @@ impl SeaStorage {
                 former.wrapped.clone().into(),
             ]
         });
-        let batch = sealed::Batch {
-            table: "data_keys",
-            sets: &[("kek", "text"), ("wrapped", "bytea"), ("settled_job", "text")],
-            keys: &[("scope", "text"), ("id", "int"), ("kek", "text"), ("wrapped", "bytea")],
-        };
-        let done = batch.update(&tx, rows.collect()).await?;
+        let (kek, wrapped) = (("kek", Type::Text), ("wrapped", Type::Bytes));
+        let sets = [(kek, Set::To), (wrapped, Set::To), (("settled_job", Type::Text), Set::To)];
+        let keys = [SCOPE, ID, kek, wrapped];
+        let done = Batch::new("data_keys", &sets, &keys).update(&tx, rows.collect()).await?;
         self.count_done(&tx, job, done, 0).await?;
         tx.commit().await?;
         Ok(done)
     }
 
-    pub(super) async fn replace(&self, keys: &[DataKeyRecord]) -> Result<()> {
+    pub(super) async fn replace(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+    ) -> Result<Vec<DataKeyRecord>> {
         use data_keys::Column;
-        let Some(first) = keys.first() else { return Ok(()) };
+        let Some(first) = keys.first() else { return Ok(Vec::new()) };
         let tx = self.db.begin("data_key.replace").await?;
         hold_kek(&tx, &first.kek).await?;
-        let scopes = || Column::Scope.is_in(keys.iter().map(|key| &*key.scope));
-        let locked = data_keys::Entity::find()
-            .filter(scopes())
-            .order_by_asc(Column::Scope)
-            .order_by_asc(Column::Id)
-            .lock_exclusive();
-        let _: Vec<DataKeyRecord> = tx.all(locked.clone()).await?;
-        // Read again: what another one inserted while this waited for its lock is not in the first reading (PostgreSQL).
-        let stored: Vec<DataKeyRecord> = tx.all(locked).await?;
-        // They come in order: the newest of each scope is its last one.
-        let newest: HashMap<&str, i32> = stored.iter().map(|key| (&*key.scope, key.id)).collect();
+        let scopes: Vec<_> = keys.iter().map(|key| key.scope.clone()).collect();
+        let of_scopes = || {
+            let select = data_keys::Entity::find().filter(Column::Scope.is_in(&scopes));
+            select.order_by_asc(Column::Scope).order_by_asc(Column::Id)
+        };
+        let lock = dialect::changing_lock(tx.conn.get_database_backend());
+        let locked = of_scopes().select_only().column(Column::Id).lock(lock).into_tuple::<i32>();
+        tx.check(locked.all(&tx.conn).await)?;
+        // Read after the lock: what another one inserted while this waited is not in the first reading (PostgreSQL).
+        let stored: Vec<DataKeyRecord> = tx.all(of_scopes()).await?;
+        let newest: HashMap<_, _> = stored.iter().map(|key| (&*key.scope, key.id)).collect();
         let follows = |key: &&DataKeyRecord| {
             newest.get(&*key.scope).and_then(|newest| newest.checked_add(1)) == Some(key.id)
         };
         let following: Vec<_> = keys.iter().filter(follows).collect();
-        if following.is_empty() {
-            return Ok(());
+        let names: Vec<_> = following.iter().map(|key| &*key.scope).collect();
+        if let (Some(first), Some(last)) = (names.iter().min(), names.iter().max()) {
+            let mut update = data_keys::Entity::update_many()
+                .col_expr(Column::Active, Expr::value(false))
+                .col_expr(Column::ReplacedAt, dialect::now_micros(tx.conn.get_database_backend()))
+                .filter(Column::Scope.is_in(names.iter().copied()))
+                .filter(Column::Active.eq(true));
+            if let Some(job) = job {
+                update = update.col_expr(Column::SettledJob, Expr::value(job));
+            }
+            let replaced = tx.update(update).await?;
+            insert(&tx, job, &following).await?;
+            if let Some(job) = job {
+                self.count_done(&tx, job, replaced, 0).await?;
+            }
+            tx.log(&Change::DataKeys((*first).to_owned(), (*last).to_owned())).await?;
+            tx.commit().await?;
         }
-        let now = dialect::now_micros(tx.conn.get_database_backend());
-        let update = data_keys::Entity::update_many()
-            .col_expr(Column::Active, Expr::value(false))
-            .col_expr(Column::ReplacedAt, now)
-            .filter(Column::Scope.is_in(following.iter().map(|key| &*key.scope)))
-            .filter(Column::Active.eq(true));
-        tx.update(update).await?;
-        let models = following.iter().map(|key| sea_orm::IntoActiveModel::into_active_model(model(key)));
-        let insert = data_keys::Entity::insert_many(models);
-        tx.check(insert.exec_without_returning(&tx.conn).await)?;
-        tx.log(&Change::Keys).await?;
-        tx.commit().await
+        let replaced: HashSet<_> = names.into_iter().collect();
+        let stored = stored.iter().map(|key| DataKeyRecord {
+            active: key.active && !replaced.contains(&*key.scope),
+            ..key.clone()
+        });
+        Ok(stored.chain(following.into_iter().cloned()).collect())
     }
 
+    /// Deletes those of some data keys that have sealed nothing. Connections are locked first, in the order of locks, and not
+    /// only their data keys: so a refresh needs no lock on a data key. Whoever copies a connection's ciphertext or replaces it
+    /// has its row locked, and has committed by the time that fields are counted here, or waits, and then finds the key gone.
     pub(super) async fn remove_unused(&self, keys: &[(String, i32)]) -> Result<u64> {
         use data_keys::Column;
         let mut scopes: Vec<String> = keys.iter().map(|(scope, _)| scope.clone()).collect();
@@ -267,6 +295,15 @@ impl SeaStorage {
             return Ok(0);
         }
         let tx = self.db.begin("data_key.remove").await?;
+        let connections = connections::Entity::find()
+            .select_only()
+            .column(connections::Column::Id)
+            .filter(connections::Column::TenantId.is_in(scopes.iter().map(String::as_str)))
+            .order_by_asc(connections::Column::TenantId)
+            .order_by_asc(connections::Column::Id)
+            .lock_exclusive()
+            .into_tuple::<String>();
+        tx.check(connections.all(&tx.conn).await)?;
         let locked = data_keys::Entity::find()
             .filter(Column::Scope.is_in(scopes.iter().map(String::as_str)))
             .order_by_asc(Column::Scope)
@@ -274,7 +311,7 @@ impl SeaStorage {
             .lock_exclusive();
         let locked: Vec<DataKeyRecord> = tx.all(locked).await?;
         // Read after the lock: whoever stores something under one of them has committed, or waits and then finds it gone.
-        let used = sealed::count(&tx, &scopes).await?;
+        let used = sealed::count(&tx, Some(&scopes)).await?;
         let mut removed = 0;
         for key in locked.iter().filter(|key| !key.active) {
             let is_named = keys.iter().any(|(scope, id)| *scope == key.scope && *id == key.id);
@@ -289,4 +326,36 @@ impl SeaStorage {
         tx.commit().await?;
         Ok(removed)
     }
+}
+
+/// Inserts active data keys. A job need not go through those that it made.
+async fn insert(tx: &Tx, job: Option<&str>, keys: &[&DataKeyRecord]) -> Result<()> {
+    let models =
+        keys.iter().map(|key| data_keys::Model { settled_job: job.map(str::to_owned), ..model(key) });
+    if tx.conn.get_database_backend() != DbBackend::Postgres {
+        let insert = data_keys::Entity::insert_many(models.map(sea_orm::IntoActiveModel::into_active_model));
+        return tx.check(insert.exec_without_returning(&tx.conn).await).map(drop);
+    }
+    let rows = models.map(|row| {
+        let tenant = row.tenant_id.unwrap_or_default();
+        vec![
+            row.scope.into(),
+            row.id.into(),
+            tenant.into(),
+            row.kek.into(),
+            row.wrapped.into(),
+            row.created_at.into(),
+            row.seals.into(),
+        ]
+    });
+    let text = "INSERT INTO data_keys \
+        (scope, id, tenant_id, kek, wrapped, created_at, seals, active, settled_job) \
+        SELECT v.c0, v.c1, NULLIF(v.c2, ''), v.c3, v.c4, v.c5, v.c6, TRUE, ";
+    let mut sql = Sql::new(DbBackend::Postgres, text.to_owned());
+    sql.push("CAST(");
+    sql.bind(job.into());
+    sql.push(" AS text) FROM ");
+    let types = [Type::Text, Type::Int, Type::Text, Type::Text, Type::Bytes, Type::Big, Type::Big];
+    sql.rows("v", &types, rows.collect());
+    tx.check(tx.conn.execute_raw(sql.statement()).await).map(drop)
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, IdenStatic, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
 };
 use tokenward_storage::{
     Change, Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob, Page,
@@ -13,8 +13,9 @@ use tokenward_storage::{
 use tokenward_types::Timestamp;
 
 use super::SeaStorage;
+use super::batch::{Batch, Set, Type};
 use super::keks::LOCK;
-use super::keys::is_after;
+use super::keys::{ID, SCOPE, is_after};
 use crate::convert::{Row, Word};
 use crate::dialect::{self, micros};
 use crate::entity::key_jobs::{self, Column};
@@ -69,11 +70,8 @@ fn gets_in_the_way(running: KeyJobKind, new: KeyJobKind) -> bool {
 /// The data keys that a job has to go through.
 fn of_job(job: &key_jobs::Model) -> Condition {
     use data_keys::Column as Of;
-    let is_this = |kind: KeyJobKind| job.kind == kind.word();
     let mut keys = Condition::all();
-    if is_this(KeyJobKind::RotateData) {
-        keys = keys.add(Of::RetiringJob.eq(&*job.id));
-    } else if is_this(KeyJobKind::Rotate) {
+    if job.kind == KeyJobKind::Rotate.word() {
         keys = keys.add(Of::Kek.ne(&*job.kek));
     } else if !job.scope.is_empty() {
         keys = keys.add(Of::Scope.eq(&*job.scope));
@@ -144,7 +142,6 @@ impl SeaStorage {
 impl KeyJobStore for SeaStorage {
     #[tracing::instrument(name = "db.key_job.create", level = "debug", skip_all)]
     async fn create_key_job(&self, job: &NewKeyJob) -> Result<(KeyJob, bool)> {
-        use data_keys::Column as Of;
         let tx = self.db.begin("key_job.create").await?;
         tx.lock(LOCK).await?;
         let in_the_way = running(&tx).await?.into_iter().find(|other| gets_in_the_way(other.kind, job.kind));
@@ -194,13 +191,6 @@ impl KeyJobStore for SeaStorage {
             ])
             .to_owned();
         tx.execute(&insert).await?;
-        if job.kind == KeyJobKind::RotateData {
-            let mut mark = data_keys::Entity::update_many().col_expr(Of::RetiringJob, Expr::value(&*job.id));
-            if !job.scope.is_empty() {
-                mark = mark.filter(Of::Scope.eq(&*job.scope));
-            }
-            tx.update(mark).await?;
-        }
         let lost = || tx.error(StorageErrorKind::Internal).detail("the job is gone");
         let row = tx.check(key_jobs::Entity::find_by_id(&*job.id).one(&tx.conn).await)?.ok_or_else(lost)?;
         let total = tx.check(data_keys::Entity::find().filter(of_job(&row)).count(&tx.conn).await)?;
@@ -255,9 +245,19 @@ impl KeyJobStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.key_job.finish", level = "debug", skip_all)]
-    async fn finish_key_job(&self, id: &str, state: KeyJobState, message: &str) -> Result<bool> {
-        let changes =
-            vec![(Column::State, Expr::value(state.word())), (Column::Message, Expr::value(message))];
+    async fn finish_key_job(
+        &self,
+        id: &str,
+        state: KeyJobState,
+        message: &str,
+        skipped: u64,
+    ) -> Result<bool> {
+        let skipped = i64::try_from(skipped).unwrap_or(i64::MAX);
+        let changes = vec![
+            (Column::State, Expr::value(state.word())),
+            (Column::Message, Expr::value(message)),
+            (Column::Skipped, Expr::col(Column::Skipped).add(skipped)),
+        ];
         self.change_running(id, true, changes).await
     }
 
@@ -269,15 +269,22 @@ impl KeyJobStore for SeaStorage {
         let Some(job) = tx.check(job.one(&tx.conn).await)? else {
             return Ok(Claim { keys: Vec::new(), remaining: 0 });
         };
-        let open = data_keys::Entity::find().filter(left(&job));
-        let remaining = tx.check(open.clone().count(&tx.conn).await)?;
-        let next = open
+        let open = || data_keys::Entity::find().filter(left(&job));
+        let next = open()
             .filter(is_after(&job.cursor_scope, job.cursor_id))
             .order_by_asc(Of::Scope)
             .order_by_asc(Of::Id)
             .limit(u64::from(limit));
         let keys: Vec<tokenward_storage::DataKeyRecord> = tx.all(next).await?;
         let (scope, number) = keys.last().map_or(("", 0), |key| (&*key.scope, key.id));
+        // They are counted once in a round, because that takes longer than all else.
+        let is_border = keys.is_empty() || job.cursor_scope.is_empty();
+        let remaining = if is_border {
+            tx.check(open().count(&tx.conn).await)?
+        } else {
+            let handed_out = u64::try_from(keys.len()).unwrap_or_default();
+            Ord::max(count(job.total).saturating_sub(count(job.done)), handed_out)
+        };
         let total = count(job.done).saturating_add(remaining);
         let update = key_jobs::Entity::update_many()
             .col_expr(Column::CursorScope, Expr::value(scope))
@@ -291,24 +298,16 @@ impl KeyJobStore for SeaStorage {
 
     #[tracing::instrument(name = "db.key_job.settle", level = "debug", skip_all)]
     async fn settle_data_keys(&self, id: &str, keys: &[(String, i32)], skipped: bool) -> Result<()> {
-        use data_keys::Column as Of;
         if keys.is_empty() {
             return Ok(());
         }
         let tx = self.db.begin("key_job.settle").await?;
         let job = tx.check(key_jobs::Entity::find_by_id(id).one(&tx.conn).await)?;
         let Some(job) = job else { return Ok(()) };
-        let mut settled = 0;
-        for piece in keys.chunks(400) {
-            let named = piece.iter().fold(Condition::any(), |any, (scope, number)| {
-                any.add(Condition::all().add(Of::Scope.eq(&**scope)).add(Of::Id.eq(*number)))
-            });
-            let update = data_keys::Entity::update_many()
-                .col_expr(mark(&job), Expr::value(id))
-                .filter(named)
-                .filter(is_open(&job));
-            settled += tx.update(update).await?;
-        }
+        let rows = keys.iter().map(|(scope, number)| vec![id.into(), scope.clone().into(), (*number).into()]);
+        let sets = [((mark(&job).as_str(), Type::Text), Set::To)];
+        let batch = Batch { only_others: true, ..Batch::new("data_keys", &sets, &[SCOPE, ID]) };
+        let settled = batch.update(&tx, rows.collect()).await?;
         self.count_done(&tx, id, settled, if skipped { settled } else { 0 }).await?;
         tx.commit().await
     }

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,10 +9,11 @@ use sea_orm::{
 };
 use tokenward_storage::{
     DataKeyRecord, DataKeyState, Kek, KekCheck, KeyStore, Page, PageRequest, Result, RetireOutcome, Rewrap,
-    SealedField, SealedSwap,
+    SealCount, SealedField, SealedSwap,
 };
 use tokenward_types::{TenantId, Timestamp};
 
+use super::batch::{Batch, Column as BatchColumn, Set, Type};
 use super::keks::hold_kek;
 use super::{SeaStorage, sealed};
 use crate::dialect::{self, micros};
@@ -59,6 +61,10 @@ impl TryFrom<data_keys::Model> for DataKeyState {
     }
 }
 
+/// What names a data key.
+pub(super) const SCOPE: BatchColumn = ("scope", Type::Text);
+pub(super) const ID: BatchColumn = ("id", Type::Int);
+
 /// A data key's row.
 pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
     data_keys::Model {
@@ -72,7 +78,6 @@ pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
         seals: key.seals,
         created_at: key.created_at.as_micros(),
         replaced_at: None,
-        retiring_job: None,
         settled_job: None,
         checked_job: None,
     }
@@ -127,6 +132,18 @@ impl KeyStore for SeaStorage {
         self.db.read("data_key.list_of").all(keys).await
     }
 
+    #[tracing::instrument(name = "db.data_key.list_active", level = "debug", skip_all)]
+    async fn list_active_data_keys(&self) -> Result<Vec<(String, i32)>> {
+        use data_keys::Column;
+        let db = self.db.read("data_key.list_active");
+        let active = data_keys::Entity::find()
+            .select_only()
+            .columns([Column::Scope, Column::Id])
+            .filter(Column::Active.eq(true))
+            .into_tuple::<(String, i32)>();
+        db.check(active.all(&db.conn).await)
+    }
+
     #[tracing::instrument(name = "db.data_key.count", level = "debug", skip_all)]
     async fn count_data_keys(&self) -> Result<Vec<(String, u64)>> {
         use data_keys::Column;
@@ -143,18 +160,30 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.data_key.add_seals", level = "debug", skip_all)]
-    async fn add_seals(&self, scope: &str, id: i32, seals: i64) -> Result<Option<i64>> {
+    async fn add_seals(&self, made: &[SealCount]) -> Result<Vec<SealCount>> {
         use data_keys::Column;
+        let mut made: Vec<_> = made.iter().collect();
+        if made.is_empty() {
+            return Ok(Vec::new());
+        }
+        made.sort();
         let tx = self.db.begin("data_key.add_seals").await?;
-        let update = data_keys::Entity::update_many()
-            .col_expr(Column::Seals, Expr::col(Column::Seals).add(seals))
-            .filter(Column::Scope.eq(scope))
-            .filter(Column::Id.eq(id));
-        tx.update(update).await?;
-        let key: Option<DataKeyRecord> =
-            tx.one(data_keys::Entity::find_by_id((scope.to_owned(), id))).await?;
+        let rows =
+            made.iter().map(|(scope, id, seals)| vec![(*seals).into(), scope.clone().into(), (*id).into()]);
+        let sets = [(("seals", Type::Big), Set::Plus)];
+        let batch = Batch { ordered: true, ..Batch::new("data_keys", &sets, &[SCOPE, ID]) };
+        batch.update(&tx, rows.collect()).await?;
+        let known = data_keys::Entity::find()
+            .select_only()
+            .columns([Column::Scope, Column::Id, Column::Seals])
+            .filter(Column::Scope.is_in(made.iter().map(|(scope, ..)| &**scope)))
+            .into_tuple::<SealCount>();
+        let mut known = tx.check(known.all(&tx.conn).await)?;
         tx.commit().await?;
-        Ok(key.map(|key| key.seals))
+        let added: HashSet<_> = made.iter().map(|(scope, id, _)| (&**scope, *id)).collect();
+        known.retain(|(scope, id, _)| added.contains(&(&**scope, *id)));
+        known.sort();
+        Ok(known)
     }
 
     #[tracing::instrument(name = "db.kek_check.create", level = "debug", skip_all)]
@@ -215,8 +244,12 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.data_key.replace", level = "debug", skip_all)]
-    async fn replace_data_keys(&self, keys: &[DataKeyRecord]) -> Result<()> {
-        self.replace(keys).await
+    async fn replace_data_keys(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+    ) -> Result<Vec<DataKeyRecord>> {
+        self.replace(job, keys).await
     }
 
     #[tracing::instrument(name = "db.data_key.list_states", level = "debug", skip_all)]
@@ -238,7 +271,7 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.sealed.count", level = "debug", skip_all)]
-    async fn count_sealed(&self, scopes: &[String]) -> Result<Vec<(String, i32, u64)>> {
+    async fn count_sealed(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32, u64)>> {
         sealed::count(&self.db.read("sealed.count"), scopes).await
     }
 

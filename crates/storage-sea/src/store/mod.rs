@@ -1,6 +1,7 @@
 //! The storage traits, a file per aggregate.
 
 mod access;
+mod batch;
 mod budget;
 mod change;
 mod connect;

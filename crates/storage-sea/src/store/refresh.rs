@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::{CaseStatement, Expr, Query, SimpleExpr};
 use sea_orm::{
@@ -12,6 +14,7 @@ use tokenward_types::{ConnectionId, ProviderName, Sealed, TenantId, Timestamp};
 
 use super::SeaStorage;
 use super::connection::is;
+use super::keks::data_key_is_there;
 use crate::convert::{Row, Word};
 use crate::dialect::{self, micros};
 use crate::entity::connections::{self, Column};
@@ -126,7 +129,6 @@ impl RefreshStore for SeaStorage {
         if tx.update(lease).await? != 1 {
             return Ok(None);
         }
-        tx.hold_data_keys(tenant.as_str(), &[]).await?;
         insert_attempt(&tx, tenant, connection, begin).await?;
         tx.commit().await?;
         Ok(Some(fence))
@@ -269,8 +271,6 @@ impl SeaStorage {
         if stored.state == ConnectionState::Revoked {
             return Ok(None);
         }
-        let sealed = [Some(&commit.tokens.access_token), commit.tokens.refresh_token.as_ref()];
-        tx.hold_data_keys(commit.tenant.as_str(), &sealed).await?;
         let same_epoch = stored.consent_epoch == commit.consent_epoch;
         if same_epoch && stored.grant_fence == commit.fence {
             return Ok(Some(CommitOutcome::Committed(Box::new(stored))));
@@ -280,7 +280,9 @@ impl SeaStorage {
         tx.delete(attempts::Entity::delete_many().filter(attempt)).await?;
         if !same_epoch || stored.grant_fence > commit.fence {
             if same_epoch && commit.rotated {
-                keep(&tx, commit, commit.fence, commit.tokens.refresh_token.as_ref()).await?;
+                let refresh_token = commit.tokens.refresh_token.as_ref();
+                tx.hold_data_keys(commit.tenant.as_str(), &[refresh_token]).await?;
+                keep(&tx, commit, commit.fence, refresh_token).await?;
             }
             tx.commit().await?;
             return Ok(Some(CommitOutcome::Rejected(Box::new(stored))));
@@ -358,7 +360,8 @@ async fn keep(tx: &Tx, commit: &RefreshCommit, token_fence: i64, token: Option<&
     tx.delete(spares::Entity::delete_many().filter(older)).await.map(drop)
 }
 
-/// Stores the tokens where fence and epoch still allow it; the row is locked, so they do.
+/// Stores the tokens where fence and epoch still allow it, and their data keys are there. The row is locked, so fence and
+/// epoch do, and whoever deletes a data key waits for it: the statement that stores can look for the keys without a lock.
 async fn store_tokens(tx: &Tx, commit: &RefreshCommit, stored: &Connection) -> Result<()> {
     let mut update = set_tokens(connections::Entity::update_many(), &commit.tokens)
         .col_expr(Column::GrantFence, Expr::value(commit.fence))
@@ -371,6 +374,10 @@ async fn store_tokens(tx: &Tx, commit: &RefreshCommit, stored: &Connection) -> R
         .filter(is(&commit.tenant, &commit.connection))
         .filter(Column::GrantFence.lt(commit.fence))
         .filter(Column::ConsentEpoch.eq(commit.consent_epoch));
+    let sealed = [Some(&commit.tokens.access_token), commit.tokens.refresh_token.as_ref()];
+    for id in sealed.iter().flatten().filter_map(|sealed| sealed.data_key()).collect::<BTreeSet<_>>() {
+        update = update.filter(data_key_is_there(commit.tenant.as_str(), id));
+    }
     if let Some(name) = &commit.account_name {
         update = update.col_expr(Column::AccountName, Expr::value(&**name));
     }
@@ -378,6 +385,7 @@ async fn store_tokens(tx: &Tx, commit: &RefreshCommit, stored: &Connection) -> R
         update = without_lease(update);
     }
     if tx.update(update).await? != 1 {
+        tx.hold_data_keys(commit.tenant.as_str(), &sealed).await?;
         return Err(tx.error(StorageErrorKind::Internal).detail("a locked row changed"));
     }
     Ok(())

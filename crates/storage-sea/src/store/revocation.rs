@@ -64,7 +64,6 @@ impl SeaStorage {
         if stored.lease.as_ref().is_some_and(|lease| !lease.remaining.is_zero()) {
             return Err(tx.error(StorageErrorKind::Conflict).detail("an attempt is in flight"));
         }
-        tx.hold_data_keys(tenant.as_str(), &[]).await?;
         let refresh_token = stored.tokens.as_ref().and_then(|tokens| tokens.refresh_token.as_ref());
         queue(&tx, &stored, refresh_token, stored.grant_fence, now).await?;
         drop_former_tokens(&tx, tenant, connection).await?;

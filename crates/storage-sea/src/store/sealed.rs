@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use tokenward_storage::{Result, SealedColumn, SealedField, SealedSwap, StorageErrorKind};
 use tokenward_types::Sealed;
 
+use super::batch::{Batch, Column, Set, Sql, Type};
 use crate::session::{Session, Tx};
 
 /// The scope of what belongs to no tenant.
 const INSTALLATION: &str = "_installation";
 /// How many scopes one statement names.
 const SCOPES: usize = 500;
-/// How many rows one statement changes.
-const ROWS: usize = 500;
+/// What is shorter names no data key, and is no ciphertext.
+const MIN_LENGTH: usize = 5;
 
 /// A column of ciphertexts, and the columns that name a row.
 struct Place {
@@ -76,74 +77,47 @@ impl Place {
         if self.is_tenants { "tenant_id".to_owned() } else { format!("'{INSTALLATION}'") }
     }
 
-    /// No ciphertext is that short; a retired secret has none.
+    /// A retired secret has none.
     fn is_there(&self) -> String {
-        format!("{column} IS NOT NULL AND length({column}) > 4", column = self.column)
+        format!("{column} IS NOT NULL AND length({column}) >= {MIN_LENGTH}", column = self.column)
+    }
+
+    /// What names a row, and the fence that its ciphertexts are bound to.
+    fn keys(&self) -> Vec<Column> {
+        let tenant = self.is_tenants.then_some(("tenant_id", Type::Text));
+        let record = (self.record, if self.is_hash { Type::Bytes } else { Type::Text });
+        let number = self.number.map(|number| (number, Type::Big));
+        let fence = self.fence.filter(|fence| Some(*fence) != self.number).map(|fence| (fence, Type::Big));
+        tenant.into_iter().chain([record]).chain(number).chain(fence).collect()
     }
 }
 
-/// A statement with its values.
-struct Sql {
-    backend: DbBackend,
-    text: String,
-    values: Vec<Value>,
+/// The columns of [`SealedColumn::ALL`], one slice for each table.
+fn tables() -> impl Iterator<Item = (Place, &'static [SealedColumn])> {
+    const ALL: &[SealedColumn] = &SealedColumn::ALL;
+    let tables = ALL.chunk_by(|one, next| place(*one).table == place(*next).table);
+    tables.filter_map(|columns| columns.first().map(|first| (place(*first), columns)))
 }
 
-impl Sql {
-    fn new(backend: DbBackend, text: String) -> Self {
-        Self { backend, text, values: Vec::new() }
-    }
-
-    fn push(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
-
-    fn bind(&mut self, value: Value) {
-        self.values.push(value);
-        let number = self.values.len();
-        match self.backend {
-            // A text takes every write.
-            DbBackend::Postgres => write!(self.text, "${number}").unwrap_or_default(),
-            _ => self.text.push('?'),
-        }
-    }
-
-    fn bind_all(&mut self, values: impl IntoIterator<Item = Value>) {
-        for (index, value) in values.into_iter().enumerate() {
-            if index > 0 {
-                self.push(", ");
-            }
-            self.bind(value);
-        }
-    }
-
-    fn statement(self) -> Statement {
-        Statement::from_sql_and_values(self.backend, self.text, self.values)
-    }
-}
-
-/// Runs a query over one column for all of the scopes that have it, in pieces; without scopes for all there are.
+/// Runs a query over one table for some scopes, in pieces, or for all there are.
 async fn each_piece<C: ConnectionTrait>(
     db: &Session<C>,
     place: &Place,
-    scopes: &[String],
+    scopes: Option<&[String]>,
     (select, rest): (&str, &str),
     mut take: impl FnMut(&QueryResult) -> Result<(), DbErr>,
 ) -> Result<()> {
-    let backend = db.conn.get_database_backend();
-    let base = format!("{select} FROM {} WHERE {}", place.table, place.is_there());
-    let pieces: Vec<&[String]> = match (scopes.is_empty(), place.is_tenants) {
-        (true, _) => vec![&[]],
-        (false, true) => scopes.chunks(SCOPES).collect(),
-        (false, false) if scopes.iter().any(|scope| scope == INSTALLATION) => vec![&[]],
-        (false, false) => return Ok(()),
+    let pieces: Vec<Option<&[String]>> = match scopes {
+        None => vec![None],
+        Some(scopes) if place.is_tenants => scopes.chunks(SCOPES).map(Some).collect(),
+        Some(scopes) if scopes.iter().any(|scope| scope == INSTALLATION) => vec![None],
+        Some(_) => return Ok(()),
     };
     for piece in pieces {
-        let mut sql = Sql::new(backend, base.clone());
-        if !piece.is_empty() {
-            sql.push(" AND tenant_id IN (");
-            sql.bind_all(piece.iter().map(|scope| scope.clone().into()));
-            sql.push(")");
+        let mut sql = Sql::new(db.conn.get_database_backend(), select.to_owned());
+        if let Some(scopes) = piece {
+            sql.push(" AND ");
+            sql.among("tenant_id", scopes);
         }
         sql.push(rest);
         for row in db.check(db.conn.query_all_raw(sql.statement()).await)? {
@@ -153,17 +127,22 @@ async fn each_piece<C: ConnectionTrait>(
     Ok(())
 }
 
-/// How many fields each data key has sealed.
+/// How many fields each data key has sealed, of some scopes or of all.
 pub(super) async fn count<C: ConnectionTrait>(
     db: &Session<C>,
-    scopes: &[String],
+    scopes: Option<&[String]>,
 ) -> Result<Vec<(String, i32, u64)>> {
     let mut counts: BTreeMap<(String, i32), u64> = BTreeMap::new();
     for column in SealedColumn::ALL {
         let place = place(column);
         let group = if place.is_tenants { "tenant_id, " } else { "" };
         let header = format!("substr({}, 2, 4)", place.column);
-        let select = format!("SELECT {} AS scope, {header} AS header, COUNT(*) AS fields", place.scope());
+        let select = format!(
+            "SELECT {} AS scope, {header} AS header, COUNT(*) AS fields FROM {} WHERE {}",
+            place.scope(),
+            place.table,
+            place.is_there()
+        );
         let rest = format!(" GROUP BY {group}{header}");
         each_piece(db, &place, scopes, (&select, &rest), |row| {
             let header: Vec<u8> = row.try_get("", "header")?;
@@ -182,29 +161,35 @@ pub(super) async fn count<C: ConnectionTrait>(
 /// Every field of these scopes.
 pub(super) async fn read<C: ConnectionTrait>(db: &Session<C>, scopes: &[String]) -> Result<Vec<SealedField>> {
     let mut fields = Vec::new();
-    for column in SealedColumn::ALL {
-        let place = place(column);
+    for (first, columns) in tables() {
+        let are_there: Vec<_> = columns.iter().map(|column| place(*column).is_there()).collect();
+        let named = columns.iter().map(|column| place(*column).column).collect::<Vec<_>>().join(", ");
         let select = format!(
-            "SELECT {} AS scope, {} AS record, {} AS number, {} AS fence, {} AS sealed",
-            place.scope(),
-            place.record,
-            place.number.unwrap_or("0"),
-            place.fence.unwrap_or("0"),
-            place.column,
+            "SELECT {} AS scope, {} AS record, {} AS number, {} AS fence, {named} FROM {} WHERE ({})",
+            first.scope(),
+            first.record,
+            first.number.unwrap_or("0"),
+            first.fence.unwrap_or("0"),
+            first.table,
+            are_there.join(" OR "),
         );
-        each_piece(db, &place, scopes, (&select, ""), |row| {
-            fields.push(SealedField {
-                column,
-                scope: row.try_get("", "scope")?,
-                record: if place.is_hash {
-                    hex(&row.try_get::<Vec<u8>>("", "record")?)
-                } else {
-                    row.try_get("", "record")?
-                },
-                number: integer(row, "number")?,
-                fence: place.fence.map(|_| integer(row, "fence")).transpose()?,
-                sealed: Sealed::from(row.try_get::<Vec<u8>>("", "sealed")?),
-            });
+        each_piece(db, &first, Some(scopes), (&select, ""), |row| {
+            for column in columns {
+                let sealed: Option<Vec<u8>> = row.try_get("", place(*column).column)?;
+                let Some(sealed) = sealed.filter(|sealed| sealed.len() >= MIN_LENGTH) else { continue };
+                fields.push(SealedField {
+                    column: *column,
+                    scope: row.try_get("", "scope")?,
+                    record: if first.is_hash {
+                        hex(&row.try_get::<Vec<u8>>("", "record")?)
+                    } else {
+                        row.try_get("", "record")?
+                    },
+                    number: integer(row, "number")?,
+                    fence: first.fence.map(|_| integer(row, "fence")).transpose()?,
+                    sealed: Sealed::from(sealed),
+                });
+            }
             Ok(())
         })
         .await?;
@@ -217,121 +202,63 @@ fn integer(row: &QueryResult, column: &str) -> Result<i64, DbErr> {
     row.try_get::<i64>("", column).or_else(|_| row.try_get::<i32>("", column).map(i64::from))
 }
 
-/// Replaces ciphertexts that are still those which were read.
+/// What replaces the ciphertexts of one row.
+type RowSwaps<'a> = Vec<&'a SealedSwap>;
+
+/// Replaces ciphertexts that are still those which were read: a row's together, so that each row is written once.
 pub(super) async fn swap(tx: &Tx, swaps: &[SealedSwap]) -> Result<u64> {
+    let mut rows: BTreeMap<_, RowSwaps<'_>> = BTreeMap::new();
+    for swap in swaps {
+        let former = &swap.former;
+        let table = tables().position(|(_, columns)| columns.contains(&former.column));
+        let row = (table, &*former.scope, &*former.record, former.number, former.fence);
+        rows.entry(row).or_default().push(swap);
+    }
+    // Rows with the same columns, in the order of tables.
+    let mut alike: BTreeMap<_, Vec<RowSwaps<'_>>> = BTreeMap::new();
+    for ((table, ..), row) in rows {
+        let columns: Vec<_> = row.iter().map(|swap| place(swap.former.column).column).collect();
+        alike.entry((table, columns)).or_default().push(row);
+    }
     let mut swapped = 0;
-    for column in SealedColumn::ALL {
-        let place = place(column);
-        let mut rows = Vec::new();
-        for swap in swaps.iter().filter(|swap| swap.former.column == column) {
-            let former = &swap.former;
-            let mut row: Vec<Value> = vec![swap.sealed.as_bytes().to_vec().into()];
-            if place.is_tenants {
-                row.push(former.scope.clone().into());
-            }
-            if place.is_hash {
-                let hash = unhex(&former.record);
-                let malformed = || tx.error(StorageErrorKind::Internal).detail("a record is no hash");
-                row.push(hash.ok_or_else(malformed)?.into());
-            } else {
-                row.push(former.record.clone().into());
-            }
-            if place.number.is_some() {
-                row.push(former.number.into());
-            }
-            if place.fence.is_some() && place.fence != place.number {
-                row.push(former.fence.unwrap_or_default().into());
-            }
-            row.push(former.sealed.as_bytes().to_vec().into());
-            rows.push(row);
-        }
-        let mut keys = Vec::new();
-        if place.is_tenants {
-            keys.push(("tenant_id", "text"));
-        }
-        keys.push((place.record, if place.is_hash { "bytea" } else { "text" }));
-        keys.extend(place.number.map(|number| (number, "bigint")));
-        keys.extend(place.fence.filter(|fence| Some(*fence) != place.number).map(|fence| (fence, "bigint")));
-        keys.push((place.column, "bytea"));
-        let batch = Batch { table: place.table, sets: &[(place.column, "bytea")], keys: &keys };
-        swapped += batch.update(tx, rows).await?;
+    for rows in alike.into_values() {
+        let Some(columns) = rows.first().map(|row| row.iter().map(|swap| place(swap.former.column))) else {
+            continue;
+        };
+        let columns: Vec<_> = columns.collect();
+        let Some(first) = columns.first() else { continue };
+        let ciphertexts: Vec<Column> = columns.iter().map(|place| (place.column, Type::Bytes)).collect();
+        let sets: Vec<_> = ciphertexts.iter().map(|column| (*column, Set::To)).collect();
+        let keys: Vec<_> = first.keys().into_iter().chain(ciphertexts).collect();
+        let rows: Result<Vec<_>> = rows.iter().map(|row| values(tx, first, row)).collect();
+        let updated = Batch::new(first.table, &sets, &keys).update(tx, rows?).await?;
+        swapped += updated * u64::try_from(columns.len()).unwrap_or_default();
     }
     Ok(swapped)
 }
 
-/// One change of many rows, each by its key: columns with their types in PostgreSQL.
-pub(super) struct Batch<'a> {
-    pub(super) table: &'static str,
-    pub(super) sets: &'a [(&'static str, &'static str)],
-    pub(super) keys: &'a [(&'static str, &'static str)],
-}
-
-impl Batch<'_> {
-    /// Rows are the values that are set, then those that a row must have. Returns how many rows matched.
-    pub(super) async fn update(&self, tx: &Tx, rows: Vec<Vec<Value>>) -> Result<u64> {
-        let backend = tx.conn.get_database_backend();
-        let mut updated = 0;
-        if backend == DbBackend::Postgres {
-            let mut rows = rows.into_iter();
-            loop {
-                let piece: Vec<_> = rows.by_ref().take(ROWS).collect();
-                if piece.is_empty() {
-                    return Ok(updated);
-                }
-                let statement = self.many(backend, piece).statement();
-                updated += tx.check(tx.conn.execute_raw(statement).await)?.rows_affected();
-            }
+/// A row of ciphertexts for [`Batch`]: what they become, the row's key, and what they are.
+fn values(tx: &Tx, place: &Place, swaps: &[&SealedSwap]) -> Result<Vec<Value>> {
+    let mut values: Vec<Value> = swaps.iter().map(|swap| swap.sealed.as_bytes().to_vec().into()).collect();
+    if let Some(SealedSwap { former, .. }) = swaps.first() {
+        if place.is_tenants {
+            values.push(former.scope.clone().into());
         }
-        for row in rows {
-            updated +=
-                tx.check(tx.conn.execute_raw(self.one(backend, row).statement()).await)?.rows_affected();
+        if place.is_hash {
+            let malformed = || tx.error(StorageErrorKind::Internal).detail("a record is no hash");
+            values.push(unhex(&former.record).ok_or_else(malformed)?.into());
+        } else {
+            values.push(former.record.clone().into());
         }
-        Ok(updated)
+        if place.number.is_some() {
+            values.push(former.number.into());
+        }
+        if place.fence.is_some() && place.fence != place.number {
+            values.push(former.fence.unwrap_or_default().into());
+        }
     }
-
-    fn one(&self, backend: DbBackend, row: Vec<Value>) -> Sql {
-        let mut sql = Sql::new(backend, format!("UPDATE {} SET ", self.table));
-        for (index, ((column, _), value)) in self.sets.iter().chain(self.keys).zip(row).enumerate() {
-            if index == self.sets.len() {
-                sql.push(" WHERE ");
-            } else if index > self.sets.len() {
-                sql.push(" AND ");
-            } else if index > 0 {
-                sql.push(", ");
-            }
-            sql.push(column);
-            sql.push(" = ");
-            sql.bind(value);
-        }
-        sql
-    }
-
-    /// One statement, because a round trip for each row would take most of the time.
-    fn many(&self, backend: DbBackend, rows: Vec<Vec<Value>>) -> Sql {
-        let mut sql = Sql::new(backend, format!("UPDATE {} AS t SET ", self.table));
-        let sets: Vec<_> = (0..self.sets.len()).map(|at| format!("{} = v.c{at}", self.sets[at].0)).collect();
-        sql.push(&sets.join(", "));
-        sql.push(" FROM (VALUES ");
-        for (index, row) in rows.into_iter().enumerate() {
-            sql.push(if index == 0 { "(" } else { ", (" });
-            for (at, (value, (_, cast))) in row.into_iter().zip(self.sets.iter().chain(self.keys)).enumerate()
-            {
-                sql.push(if at == 0 { "CAST(" } else { ", CAST(" });
-                sql.bind(value);
-                sql.push(" AS ");
-                sql.push(cast);
-                sql.push(")");
-            }
-            sql.push(")");
-        }
-        let columns: Vec<_> = (0..self.sets.len() + self.keys.len()).map(|at| format!("c{at}")).collect();
-        sql.push(&format!(") AS v({}) WHERE ", columns.join(", ")));
-        let keys = self.keys.iter().enumerate();
-        let keys: Vec<_> =
-            keys.map(|(at, (column, _))| format!("t.{column} = v.c{}", at + self.sets.len())).collect();
-        sql.push(&keys.join(" AND "));
-        sql
-    }
+    values.extend(swaps.iter().map(|swap| Value::from(swap.former.sealed.as_bytes().to_vec())));
+    Ok(values)
 }
 
 fn hex(bytes: &[u8]) -> String {

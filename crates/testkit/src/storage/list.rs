@@ -61,6 +61,8 @@ macro_rules! storage_conformance {
                 a_replaced_data_key_that_nothing_needs_is_removed,
                 what_is_sealed_under_a_data_key_that_is_gone_is_refused,
                 of_a_removal_and_what_is_stored_at_once_one_wins,
+                of_a_removal_and_refreshes_at_once_one_wins,
+                a_copy_for_an_attempt_keeps_its_data_key,
             }
             key_jobs {
                 a_job_keeps_every_field,
@@ -286,6 +288,7 @@ macro_rules! storage_conformance {
                 every_change_of_a_connection_is_logged,
                 every_change_of_a_client_and_its_secrets_is_logged,
                 every_change_of_rules_principals_and_issuer_keys_is_logged,
+                every_change_of_keys_is_logged,
                 a_call_that_changes_nothing_logs_nothing,
                 leases_and_usual_refreshes_are_not_logged,
                 a_refresh_that_heals_is_logged,

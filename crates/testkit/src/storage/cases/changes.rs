@@ -13,7 +13,7 @@ use super::access::{blocked, issuer_key, rule};
 use super::client_secrets::secret;
 use crate::storage::samples::{
     at, begin, begun, client, client_id, commit, connected, connection_id, consent, consent_again, current,
-    started, tenant, tenant_id,
+    data_key, started, tenant, tenant_id,
 };
 use crate::storage::tools::{MANY, at_once, furnished, kind, ready, soon};
 use crate::storage::{HeldChange, StorageFixture};
@@ -126,6 +126,25 @@ pub async fn every_change_of_rules_principals_and_issuer_keys_is_logged(fixture:
     reader.sees(vec![Change::Principals; 2]).await;
     assert!(storage.create_first_issuer_key(&issuer_key("kid")).await.unwrap());
     reader.sees(vec![Change::IssuerKeys]).await;
+}
+
+pub async fn every_change_of_keys_is_logged(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for scope in ["_installation", "a", "b"] {
+        storage.create_data_key(&data_key(scope, 1)).await.unwrap();
+    }
+    let mut reader = Reader::at_the_end(&storage).await;
+    let new = ["b", "a", "_installation"].map(|scope| data_key(scope, 2));
+    storage.replace_data_keys(None, &new).await.unwrap();
+    reader.sees(vec![Change::DataKeys("_installation".into(), "b".into())]).await;
+    storage.replace_data_keys(None, &new).await.unwrap();
+    reader.sees(vec![]).await;
+    for kek in ["one", "two"] {
+        storage.note_kek(kek).await.unwrap();
+    }
+    assert!(storage.activate_kek("one", None).await.unwrap());
+    assert!(storage.activate_kek("two", Some("one")).await.unwrap());
+    reader.sees(vec![Change::Keys]).await;
 }
 
 pub async fn a_call_that_changes_nothing_logs_nothing(fixture: &dyn StorageFixture) {

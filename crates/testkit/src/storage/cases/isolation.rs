@@ -98,7 +98,7 @@ pub async fn a_tenant_cannot_change_the_rows_of_another(fixture: &dyn StorageFix
         assert_eq!(storage.begin_attempt(&a, id, &begin(&of_b)).await.unwrap(), None);
         assert!(!storage.end_attempt(&a, id, attempt.fence, true).await.unwrap());
         storage.postpone_revocation(&a, id, of_b.grant_fence, at(999)).await.unwrap();
-        assert_eq!(storage.add_seals("a", 1, 1).await.unwrap(), None);
+        assert_eq!(storage.add_seals(&[("a".to_owned(), 1, 1)]).await.unwrap(), []);
         assert_eq!(picture_of_b(&storage, &of_b).await, before, "own rows: {own_rows}");
     }
     let own = Connection { tenant: a, ..current(&storage, &of_a).await };

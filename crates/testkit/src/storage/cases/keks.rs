@@ -3,16 +3,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokenward_storage::{
-    DataKeyRecord, IssuerKey, KekState, KeyJobKind, NewKeyJob, PageRequest, RetireOutcome, Rewrap,
-    SealedColumn, SealedField, SealedSwap, Storage, StorageErrorKind,
+    CommitOutcome, DataKeyRecord, IssuerKey, KekState, KeyJobKind, NewKeyJob, PageRequest, RetireOutcome,
+    Rewrap, SealedColumn, SealedField, SealedSwap, Storage, StorageErrorKind,
 };
 use tokenward_types::Sealed;
 
 use super::client_secrets::secret;
 use crate::storage::StorageFixture;
 use crate::storage::samples::{
-    at, begun, connect_attempt, connected, connection_id, consent, data_key, link, pending, tenant_id,
-    with_spare,
+    at, begin, begun, commit, connect_attempt, connected, connection_id, consent, data_key, link, pending,
+    tenant_id, with_spare,
 };
 use crate::storage::tools::{MANY, at_once, furnished, kind};
 
@@ -28,10 +28,6 @@ async fn state(storage: &Arc<dyn Storage>, kek: &str) -> Option<KekState> {
 
 fn key(scope: &str, id: i32, kek: &str) -> DataKeyRecord {
     DataKeyRecord { kek: kek.into(), seals: 0, ..data_key(scope, id) }
-}
-
-fn all() -> Vec<String> {
-    Vec::new()
 }
 
 fn rotation(kek: &str) -> NewKeyJob {
@@ -162,7 +158,10 @@ pub async fn a_data_key_of_another_kek_than_the_active_one_is_refused(fixture: &
     storage.activate_kek("one", None).await.unwrap();
     storage.create_data_key(&key("a", 1, "one")).await.unwrap();
     assert_eq!(kind(storage.create_data_key(&key("b", 1, "two")).await), StorageErrorKind::KeyReplaced);
-    assert_eq!(kind(storage.replace_data_keys(&[key("a", 2, "two")]).await), StorageErrorKind::KeyReplaced);
+    assert_eq!(
+        kind(storage.replace_data_keys(None, &[key("a", 2, "two")]).await),
+        StorageErrorKind::KeyReplaced
+    );
     assert_eq!(storage.list_data_keys("b").await.unwrap(), []);
     assert_eq!(storage.list_data_keys("a").await.unwrap().len(), 1);
 }
@@ -210,7 +209,7 @@ pub async fn data_keys_are_replaced_by_those_that_follow(fixture: &dyn StorageFi
         storage.create_data_key(&key(scope, id, "kek")).await.unwrap();
     }
     let new = [key("a", 3, "kek"), key("b", 3, "kek"), key("unknown", 1, "kek")];
-    storage.replace_data_keys(&new).await.unwrap();
+    storage.replace_data_keys(None, &new).await.unwrap();
     let active = async |scope| -> Vec<_> {
         let keys = storage.list_data_keys(scope).await.unwrap();
         keys.into_iter().filter(|key| key.active).map(|key| key.id).collect()
@@ -220,7 +219,7 @@ pub async fn data_keys_are_replaced_by_those_that_follow(fixture: &dyn StorageFi
         (vec![3], vec![1]),
         "one that does not follow is left out"
     );
-    storage.replace_data_keys(&new).await.unwrap();
+    storage.replace_data_keys(None, &new).await.unwrap();
     assert_eq!(storage.list_data_keys("a").await.unwrap().len(), 3, "once");
     assert_eq!(storage.replaced_data_keys(Duration::from_hours(1), 10).await.unwrap(), []);
     let replaced = storage.replaced_data_keys(Duration::ZERO, 10).await.unwrap();
@@ -233,7 +232,7 @@ pub async fn of_many_replacements_of_a_data_key_at_once_one_gets_through(fixture
     storage.create_data_key(&key("a", 1, "kek")).await.unwrap();
     at_once(MANY, &storage, |number, storage| async move {
         let wrapped = number.to_be_bytes().to_vec();
-        storage.replace_data_keys(&[DataKeyRecord { wrapped, ..key("a", 2, "kek") }]).await.unwrap();
+        storage.replace_data_keys(None, &[DataKeyRecord { wrapped, ..key("a", 2, "kek") }]).await.unwrap();
     })
     .await;
     let keys = storage.list_data_keys("a").await.unwrap();
@@ -343,14 +342,14 @@ pub async fn every_sealed_field_is_read_and_swapped(fixture: &dyn StorageFixture
 pub async fn sealed_fields_are_counted_by_their_data_keys(fixture: &dyn StorageFixture) {
     let storage = everywhere(fixture).await;
     let one = |scope: &str, fields| (scope.to_owned(), 1, fields);
-    let counted = async |scopes: &[String]| -> Vec<_> {
+    let counted = async |scopes: Option<&[String]>| -> Vec<_> {
         let counts = storage.count_sealed(scopes).await.unwrap();
         counts.into_iter().filter(|(_, id, _)| *id == 1).collect()
     };
     // Access and refresh token, the attempt's copy, the queue of revocations, the verifier.
-    assert_eq!(counted(&["a".to_owned()]).await, [one("a", 5)]);
-    assert_eq!(counted(&all()).await, [one("_installation", 2), one("a", 5)]);
-    assert_eq!(counted(&["unknown".to_owned()]).await, []);
+    assert_eq!(counted(Some(&["a".to_owned()])).await, [one("a", 5)]);
+    assert_eq!(counted(None).await, [one("_installation", 2), one("a", 5)]);
+    assert_eq!(counted(Some(&["unknown".to_owned()])).await, []);
 }
 
 pub async fn a_swap_on_a_ciphertext_that_changed_changes_nothing(fixture: &dyn StorageFixture) {
@@ -367,8 +366,8 @@ pub async fn a_swap_on_a_ciphertext_that_changed_changes_nothing(fixture: &dyn S
 
 pub async fn a_replaced_data_key_that_nothing_needs_is_removed(fixture: &dyn StorageFixture) {
     let storage = everywhere(fixture).await;
-    storage.replace_data_keys(&[data_key("a", 2)]).await.unwrap();
-    storage.replace_data_keys(&[data_key("b", 2)]).await.unwrap();
+    storage.replace_data_keys(None, &[data_key("a", 2)]).await.unwrap();
+    storage.replace_data_keys(None, &[data_key("b", 2)]).await.unwrap();
     let keys =
         [("a".to_owned(), 1), ("b".to_owned(), 1), ("_installation".to_owned(), 1), ("a".to_owned(), 2)];
     assert_eq!(storage.remove_data_keys(&keys).await.unwrap(), 1, "rows need one, and others are active");
@@ -394,7 +393,7 @@ pub async fn what_is_sealed_under_a_data_key_that_is_gone_is_refused(fixture: &d
     seen.tokens.access_token = under(2, "access");
     let seen = storage.save_consent(&seen).await.unwrap();
     let attempt = begun(&storage, &seen).await;
-    let mut late = crate::storage::samples::commit(&attempt);
+    let mut late = commit(&attempt);
     late.tokens.refresh_token = Some(under(1, "refresh"));
     assert_eq!(kind(storage.commit_refresh(&late).await), StorageErrorKind::KeyReplaced);
     let mut grant = pending("a", "p1");
@@ -410,7 +409,7 @@ pub async fn what_is_sealed_under_a_data_key_that_is_gone_is_refused(fixture: &d
 pub async fn of_a_removal_and_what_is_stored_at_once_one_wins(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.create_data_key(&data_key("a", 1)).await.unwrap();
-    storage.replace_data_keys(&[data_key("a", 2)]).await.unwrap();
+    storage.replace_data_keys(None, &[data_key("a", 2)]).await.unwrap();
     let stored = at_once(MANY, &storage, |number, storage| async move {
         if number % 2 == 0 {
             storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap();
@@ -421,13 +420,95 @@ pub async fn of_a_removal_and_what_is_stored_at_once_one_wins(fixture: &dyn Stor
         Some(storage.save_consent(&seen).await.map(drop).map_err(|error| error.kind()))
     })
     .await;
-    let is_there = storage.list_data_keys("a").await.unwrap().iter().any(|key| key.id == 1);
     let stored: Vec<_> = stored.into_iter().flatten().collect();
     assert!(
         stored.iter().all(|stored| matches!(stored, Ok(()) | Err(StorageErrorKind::KeyReplaced))),
         "{stored:?}"
     );
-    let counted = storage.count_sealed(&["a".to_owned()]).await.unwrap();
-    let needed = counted.iter().any(|(_, id, _)| *id == 1);
-    assert_eq!(is_there, needed, "no row names a data key that is gone, and none stays that nothing names");
+    its_first_data_key_is_there_if_needed(&storage).await;
+}
+
+/// The first data key of a tenant is there if and only if something names it.
+async fn its_first_data_key_is_there_if_needed(storage: &Arc<dyn Storage>) {
+    let is_there = storage.list_data_keys("a").await.unwrap().iter().any(|key| key.id == 1);
+    let counted = storage.count_sealed(Some(&["a".to_owned()])).await.unwrap();
+    assert_eq!(is_there, counted.iter().any(|(_, id, _)| *id == 1));
+}
+
+pub async fn of_a_removal_and_refreshes_at_once_one_wins(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    storage.create_data_key(&data_key("a", 1)).await.unwrap();
+    storage.replace_data_keys(None, &[data_key("a", 2)]).await.unwrap();
+    let mut commits = Vec::new();
+    for number in 0..MANY {
+        let mut seen = consent("a", &format!("c{number}"));
+        seen.tokens.access_token = under(2, "access");
+        seen.tokens.refresh_token = Some(under(2, "refresh"));
+        let attempt = begun(&storage, &storage.save_consent(&seen).await.unwrap()).await;
+        let mut late = commit(&attempt);
+        late.tokens.access_token = under(1, "access");
+        late.tokens.refresh_token = Some(under(2, "refresh"));
+        commits.push(late);
+    }
+    let commits = &commits;
+    let outcomes = at_once(MANY, &storage, |number, storage| {
+        let commit = commits[number].clone();
+        async move {
+            if number % 8 == 4 {
+                storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap();
+                return None;
+            }
+            Some(storage.commit_refresh(&commit).await.map_err(|error| error.kind()))
+        }
+    })
+    .await;
+    let outcomes = outcomes.into_iter().flatten();
+    let unexpected: Vec<_> = outcomes
+        .filter(|outcome| {
+            !matches!(outcome, Ok(CommitOutcome::Committed(_)) | Err(StorageErrorKind::KeyReplaced))
+        })
+        .collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    its_first_data_key_is_there_if_needed(&storage).await;
+}
+
+pub async fn a_copy_for_an_attempt_keeps_its_data_key(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    storage.create_data_key(&data_key("a", 1)).await.unwrap();
+    let mut connections = Vec::new();
+    for number in 0..MANY / 4 {
+        let mut seen = consent("a", &format!("c{number}"));
+        seen.tokens.access_token = under(1, "access");
+        seen.tokens.refresh_token = Some(under(1, "refresh"));
+        connections.push(storage.save_consent(&seen).await.unwrap());
+    }
+    storage.replace_data_keys(None, &[data_key("a", 2)]).await.unwrap();
+    let connections = &connections;
+    at_once(MANY, &storage, |number, storage| {
+        let connection = connections[number / 4].clone();
+        async move {
+            match number % 4 {
+                0 => drop(
+                    storage
+                        .begin_attempt(&connection.tenant, &connection.id, &begin(&connection))
+                        .await
+                        .unwrap(),
+                ),
+                3 => drop(storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap()),
+                _ => {
+                    let fields = storage.read_sealed(&["a".to_owned()]).await.unwrap();
+                    let of_this = fields.into_iter().filter(|field| connection.id.as_str() == field.record);
+                    let swaps: Vec<_> =
+                        of_this.map(|former| SealedSwap { former, sealed: under(2, "new") }).collect();
+                    storage.swap_sealed(&swaps).await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let is_there = storage.list_data_keys("a").await.unwrap().iter().any(|key| key.id == 1);
+    let counted = storage.count_sealed(Some(&["a".to_owned()])).await.unwrap();
+    assert!(is_there || counted.iter().all(|(_, id, _)| *id == 2), "{counted:?}");
+    storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap();
+    its_first_data_key_is_there_if_needed(&storage).await;
 }

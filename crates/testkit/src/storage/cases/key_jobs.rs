@@ -65,7 +65,7 @@ pub async fn a_job_that_is_in_the_way_is_returned(fixture: &dyn StorageFixture) 
     let check = begun(&storage, &new("job_3", KeyJobKind::Verify)).await;
     let again = storage.create_key_job(&new("job_4", KeyJobKind::Verify)).await.unwrap();
     assert_eq!(again, (check, false));
-    storage.finish_key_job("job_1", KeyJobState::Done, "").await.unwrap();
+    storage.finish_key_job("job_1", KeyJobState::Done, "", 0).await.unwrap();
     begun(&storage, &new("job_5", KeyJobKind::RotateData)).await;
 }
 
@@ -88,21 +88,22 @@ pub async fn a_job_goes_through_its_states_once(fixture: &dyn StorageFixture) {
     assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().message, "wärtet");
     assert!(storage.start_working("job_1").await.unwrap());
     assert!(!storage.start_working("job_1").await.unwrap(), "it works already");
-    assert!(storage.finish_key_job("job_1", KeyJobState::Failed, "why").await.unwrap());
-    assert!(!storage.finish_key_job("job_1", KeyJobState::Done, "").await.unwrap(), "it is over");
+    assert!(storage.finish_key_job("job_1", KeyJobState::Failed, "why", 2).await.unwrap());
+    assert!(!storage.finish_key_job("job_1", KeyJobState::Done, "", 3).await.unwrap(), "it is over");
     storage.note_key_job("job_1", "later").await.unwrap();
     let job = storage.get_key_job("job_1").await.unwrap().unwrap();
     assert_eq!((job.state, job.step, &*job.message), (KeyJobState::Failed, KeyJobStep::Working, "why"));
     assert!(job.finished_at.is_some());
+    assert_eq!(job.skipped, 2);
     assert_eq!(storage.running_key_jobs().await.unwrap(), []);
-    assert!(!storage.finish_key_job("unknown", KeyJobState::Done, "").await.unwrap());
+    assert!(!storage.finish_key_job("unknown", KeyJobState::Done, "", 0).await.unwrap());
 }
 
 pub async fn jobs_are_listed_in_order_of_their_identifiers(fixture: &dyn StorageFixture) {
     let storage = with_keys(fixture).await;
     for id in ["job_2", "job_1", "job_3"] {
         begun(&storage, &new(id, KeyJobKind::Verify)).await;
-        storage.finish_key_job(id, KeyJobState::Done, "").await.unwrap();
+        storage.finish_key_job(id, KeyJobState::Done, "", 0).await.unwrap();
     }
     let first = storage.list_key_jobs(&PageRequest { size: 2, after: None }).await.unwrap();
     let ids = |jobs: &[KeyJob]| jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>();
@@ -162,10 +163,18 @@ pub async fn a_job_goes_through_the_data_keys_that_it_is_about(fixture: &dyn Sto
     let storage = with_keys(fixture).await;
     let of_a = NewKeyJob { scope: "a".into(), ..new("job_1", KeyJobKind::RotateData) };
     assert_eq!(begun(&storage, &of_a).await.total, 2);
-    storage.create_data_key(&data_key("a", 3)).await.unwrap();
+    let keys = storage.replace_data_keys(Some("job_1"), &[data_key("a", 3)]).await.unwrap();
+    assert_eq!(names(&keys), named([("a", 1), ("a", 2), ("a", 3)]));
+    assert_eq!(keys.iter().map(|key| key.active).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1);
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
-    assert_eq!(names(&claim.keys), named([("a", 1), ("a", 2)]), "what is new need not be replaced");
-    storage.finish_key_job("job_1", KeyJobState::Done, "").await.unwrap();
+    assert_eq!(names(&claim.keys), named([("a", 1)]), "neither the one that was replaced nor the new one");
+    assert_eq!(
+        (claim.remaining, storage.replace_data_keys(Some("job_1"), &[data_key("a", 3)]).await.unwrap()),
+        (1, keys)
+    );
+    assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1, "once");
+    storage.finish_key_job("job_1", KeyJobState::Done, "", 0).await.unwrap();
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
     assert_eq!((claim.keys.len(), claim.remaining), (0, 0), "a job that is over hands out nothing");
     let of_b = NewKeyJob { scope: "b".into(), ..new("job_2", KeyJobKind::Verify) };
@@ -194,7 +203,7 @@ pub async fn a_job_that_is_over_is_forgotten_after_a_while(fixture: &dyn Storage
     let storage = with_keys(fixture).await;
     for id in ["job_1", "job_2"] {
         begun(&storage, &new(id, KeyJobKind::Verify)).await;
-        storage.finish_key_job(id, KeyJobState::Done, "").await.unwrap();
+        storage.finish_key_job(id, KeyJobState::Done, "", 0).await.unwrap();
     }
     begun(&storage, &new("job_3", KeyJobKind::Verify)).await;
     for id in ["job_1", "job_3"] {

@@ -110,21 +110,26 @@ pub async fn a_hundred_counts_of_seals_lose_none(fixture: &dyn StorageFixture) {
     storage.create_data_key(&DataKeyRecord { seals: 0, ..data_key("a", 1) }).await.unwrap();
     storage.create_data_key(&DataKeyRecord { seals: 0, ..data_key("a", 2) }).await.unwrap();
     let mut counts = at_once(MANY, &storage, |_, storage| async move {
-        storage.add_seals("a", 1, 1000).await.unwrap().unwrap()
+        let made = [("a".to_owned(), 2, 1), ("a".to_owned(), 1, 1000)];
+        let counts = storage.add_seals(&made).await.unwrap();
+        assert_eq!((counts.len(), &*counts[0].0, counts[0].1, counts[1].1), (2, "a", 1, 2));
+        counts[0].2
     })
     .await;
     counts.sort_unstable();
     let expected: Vec<i64> = (1..=100).map(|count| count * 1000).collect();
     assert_eq!(counts, expected, "each call returns the count after its own");
     let stored: Vec<_> = storage.list_data_keys("a").await.unwrap().iter().map(|key| key.seals).collect();
-    assert_eq!(stored, [0, 100_000]);
+    assert_eq!(stored, [100, 100_000]);
 }
 
 pub async fn seals_of_an_absent_data_key_are_none(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.create_data_key(&data_key("a", 1)).await.unwrap();
-    assert_eq!(storage.add_seals("a", 2, 1).await.unwrap(), None);
-    assert_eq!(storage.add_seals("b", 1, 1).await.unwrap(), None);
+    let seals = storage.list_data_keys("a").await.unwrap()[0].seals;
+    let made = [("a".to_owned(), 2, 1), ("b".to_owned(), 1, 1), ("a".to_owned(), 1, 1)];
+    assert_eq!(storage.add_seals(&made).await.unwrap(), [("a".to_owned(), 1, seals + 1)]);
+    assert_eq!(storage.add_seals(&[]).await.unwrap(), []);
 }
 
 pub async fn a_check_record_is_created_once(fixture: &dyn StorageFixture) {

@@ -20,6 +20,10 @@ use crate::stats::{count, float, median, rate};
 const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 const P99: f64 = 99.0;
+/// How the most that a server bears is told: beyond it calls queue up, and latencies grow for as long as that goes on.
+const BEARABLE_MS: f64 = 50.0;
+/// How often the interval is halved that it lies in.
+const STEPS: usize = 5;
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +36,7 @@ pub struct Keys {
     pub alone_rows_per_second: f64,
     /// The same while callers ask.
     pub beside_rows_per_second: f64,
-    /// The most calls of GetToken a second.
+    /// The most calls of GetToken a second, of callers who do not wait for one another.
     pub most_rps: f64,
     /// The 99th percentile of GetToken at half of that, alone, each round.
     pub alone_p99_ms: Vec<f64>,
@@ -72,19 +76,29 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
         time: options.round_time(),
         seed: options.seed,
     };
-    let most =
-        closed_loop(&workload, closed, gateway.child.pid()).await?.outcome.all_right("closed round")?;
-    let most_rps = rate(most.calls, options.round_time());
+    let closed = closed_loop(&workload, closed, gateway.child.pid()).await?;
+    let closed = closed.outcome.all_right("closed round")?;
+    let plan = |number: usize, rate: f64| Open {
+        connections: options.connections,
+        rate,
+        warmup: options.warmup(),
+        time: options.round_time(),
+        seed: options.seed.wrapping_add(count(number)),
+    };
+    // Callers who wait for an answer before they ask again get more answers than those who ask when they have to.
+    let (mut most_rps, mut too_many) = (0.0, rate(closed.calls, options.round_time()));
+    for number in 0..STEPS {
+        let tried = f64::midpoint(most_rps, too_many);
+        let outcome = open_loop(&workload, plan(number, tried)).await?.all_right("paced round")?;
+        let p99 = outcome.latency_ms(P99);
+        say(&format!("  p99 {p99:.3} ms at {tried:.0} calls/s"));
+        *(if p99 <= BEARABLE_MS { &mut most_rps } else { &mut too_many }) = tried;
+    }
+    ensure!(most_rps > 0.0, "no load was bearable");
     let (mut alone_p99_ms, mut beside_p99_ms) = (Vec::new(), Vec::new());
     let (mut rows, mut worked) = (0, 0.0);
     for number in 0..options.rounds {
-        let plan = Open {
-            connections: options.connections,
-            rate: most_rps / 2.0,
-            warmup: options.warmup(),
-            time: options.round_time(),
-            seed: options.seed.wrapping_add(count(number)),
-        };
+        let plan = plan(number, most_rps / 2.0);
         let alone = open_loop(&workload, plan).await?.all_right("paced round")?;
         let callers = async { open_loop(&workload, plan).await?.all_right("paced round beside a job") };
         let mut callers = std::pin::pin!(callers);

@@ -233,7 +233,7 @@ impl Broker {
     }
 
     /// Seals anew what is under replaced data keys after all: a server stopped halfway, or sealed something before it learnt of
-    /// the new ones. Returns how many data keys that cannot be parted with because something does not open.
+    /// the new ones. Returns how many former data keys are still needed, because something that they sealed does not open.
     async fn sweep(&self, job: &KeyJob) -> Result<u64, Error> {
         let mut damaged = BTreeSet::new();
         let mut rounds = 0;
@@ -255,9 +255,15 @@ impl Broker {
 
     /// Data keys that are not the active ones of their scopes and have sealed something that is stored.
     async fn behind(&self, scope: &str) -> Result<BTreeSet<(String, i32)>, Error> {
-        let scopes = (!scope.is_empty()).then(|| [scope.to_owned()]);
-        let used = self.storage().count_sealed(scopes.as_ref().map(<[String; 1]>::as_slice)).await?;
-        let active: HashMap<_, _> = self.storage().list_active_data_keys().await?.into_iter().collect();
+        let scopes = only(scope);
+        let used = self.storage().count_sealed(scopes.as_deref()).await?;
+        let active: HashMap<_, _> = match &scopes {
+            None => self.storage().list_active_data_keys().await?.into_iter().collect(),
+            Some(scopes) => {
+                let keys = self.storage().list_data_keys_of(scopes).await?.into_iter();
+                keys.filter(|key| key.active).map(|key| (key.scope, key.id)).collect()
+            }
+        };
         let is_behind = |(scope, id): &(String, i32)| active.get(scope).is_some_and(|active| active != id);
         Ok(used.into_iter().map(|(scope, id, _)| (scope, id)).filter(is_behind).collect())
     }
@@ -326,8 +332,7 @@ impl Broker {
 
     /// Fields whose data key has no row at all, which going through the rows does not find.
     async fn report_orphans(&self, job: &KeyJob) -> Result<(), Error> {
-        let scopes = (!job.scope.is_empty()).then(|| [job.scope.clone()]);
-        let counted = self.storage().count_sealed(scopes.as_ref().map(<[String; 1]>::as_slice)).await?;
+        let counted = self.storage().count_sealed(only(&job.scope).as_deref()).await?;
         let mut by_scope: BTreeMap<String, Vec<(i32, u64)>> = BTreeMap::new();
         for (scope, id, fields) in counted {
             by_scope.entry(scope).or_default().push((id, fields));
@@ -385,6 +390,11 @@ fn halves(batch: &[DataKeyRecord]) -> (&[DataKeyRecord], &[DataKeyRecord]) {
     let is_border = |at: &usize| *at > 0 && batch[*at].scope != batch[*at - 1].scope;
     let border = (batch.len() / 2..batch.len()).find(is_border).unwrap_or(batch.len());
     batch.split_at(border)
+}
+
+/// The scope that a job is about, unless it is about all.
+fn only(scope: &str) -> Option<Vec<String>> {
+    (!scope.is_empty()).then(|| vec![scope.to_owned()])
 }
 
 fn scopes_of(keys: &[DataKeyRecord]) -> Vec<String> {

@@ -70,8 +70,8 @@ pub(super) fn data_key_is_there(scope: &str, id: i32) -> SimpleExpr {
 
 impl Tx {
     /// Keeps a scope's data keys from being deleted until the transaction ends, and makes sure that those are there which
-    /// sealed what is about to be stored. Needs not be done by who holds the lock of a connection and copies its ciphertext
-    /// or changes its row: see [`SeaStorage::remove_unused`].
+    /// sealed what is about to be stored. Whoever has locked a connection and copies its ciphertext, or stores one there,
+    /// need not: see [`SeaStorage::remove_unused`].
     pub(super) async fn hold_data_keys(&self, scope: &str, sealed: &[Option<&Sealed>]) -> Result<()> {
         use data_keys::Column;
         let lock = dialect::shared_lock(self.conn.get_database_backend());

@@ -61,7 +61,7 @@ macro_rules! storage_conformance {
                 a_replaced_data_key_that_nothing_needs_is_removed,
                 what_is_sealed_under_a_data_key_that_is_gone_is_refused,
                 of_a_removal_and_what_is_stored_at_once_one_wins,
-                of_a_removal_and_refreshes_at_once_one_wins,
+                of_a_removal_and_a_refresh_at_once_one_wins,
                 a_copy_for_an_attempt_keeps_its_data_key,
             }
             key_jobs {

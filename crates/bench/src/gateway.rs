@@ -1,4 +1,4 @@
-//! A real `tokenward serve` on SQLite in a folder of its own.
+//! A real `tokenward serve` in a folder of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -126,8 +126,9 @@ impl Site {
         std::fs::create_dir_all(folder).with_context(cannot)?;
         // The log of changes that SQLite has not merged into the database yet belongs to it.
         for name in [KEY.to_owned(), DATABASE.to_owned(), format!("{DATABASE}-wal")] {
+            let may_be_missing = name.ends_with("-wal") || (name == DATABASE && self.postgres.is_some());
             match std::fs::copy(self.folder.join(&name), folder.join(&name)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.ends_with("-wal") => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_be_missing => {}
                 other => drop(other.with_context(cannot)?),
             }
         }

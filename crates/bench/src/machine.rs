@@ -20,6 +20,8 @@ pub struct Machine {
     pub kernel: String,
     /// Memory in megabytes.
     pub memory_mb: u64,
+    /// How TCP decides what to send, over loopback as well.
+    pub congestion_control: String,
 }
 
 impl Machine {
@@ -35,7 +37,14 @@ impl Machine {
             cpu_model: field(&read("/proc/cpuinfo"), "model name"),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             memory_mb: kilobytes(&field(&read("/proc/meminfo"), "MemTotal")).unwrap_or(0) * 1024 / 1_000_000,
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
         }
+    }
+
+    /// BBR leaves a connection four packets in flight for 200 ms of every ten seconds (its state `ProbeRTT`), which the 99th
+    /// percentile shows where processors are short.
+    pub fn stalls_connections(&self) -> bool {
+        self.congestion_control == "bbr"
     }
 }
 

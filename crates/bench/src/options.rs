@@ -75,7 +75,7 @@ pub struct Options {
     #[arg(long, default_value_t = 64)]
     pub setup_concurrency: usize,
 
-    /// An empty database of PostgreSQL, for the part `keys`.
+    /// An empty database of PostgreSQL for the part `keys`, instead of SQLite.
     #[arg(long, value_name = "URL")]
     #[serde(skip)]
     pub postgres_url: Option<String>,
@@ -107,7 +107,7 @@ pub enum Part {
     Flight,
     /// Memory and start with many connections.
     Many,
-    /// Replacing keys; only where a PostgreSQL is given.
+    /// Replacing keys.
     Keys,
 }
 

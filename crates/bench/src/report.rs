@@ -134,17 +134,20 @@ impl Report {
     /// For people: every figure, and whether it is where it should be.
     pub fn table(&self) -> String {
         let mut out = String::new();
-        let Machine { cores, cpu_model, kernel, memory_mb } = &self.machine;
+        let Machine { cores, cpu_model, kernel, memory_mb, congestion_control } = &self.machine;
         let mut line = |text: String| {
             // Writing to a text cannot fail.
             let _ = writeln!(out, "{text}");
         };
         line(format!(
-            "commit {}, {cores} cores of {cpu_model}, {memory_mb} MB, Linux {kernel}",
+            "commit {}, {cores} cores of {cpu_model}, {memory_mb} MB, Linux {kernel}, TCP {congestion_control}",
             self.options.commit
         ));
         if self.options.quick {
             line("--quick: the figures mean nothing".to_owned());
+        }
+        if self.machine.stalls_connections() {
+            line("TCP bbr holds connections up from time to time: `sysctl net.ipv4.tcp_congestion_control=cubic`".to_owned());
         }
         if let Some(load) = self.warm.as_ref().map(Warm::other_load).filter(|load| *load > QUIET) {
             line(format!("something else kept {load:.2} processors busy: repeat this on a quiet machine"));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::gateway::{Gateway, Site};
@@ -52,10 +52,6 @@ pub async fn stop_signal() -> Result<()> {
 #[expect(clippy::print_stdout, reason = "the report")]
 pub async fn run(options: Options) -> Result<()> {
     let options = options.effective();
-    ensure!(
-        options.postgres_url.is_some() || !options.only.contains(&Part::Keys),
-        "the part keys needs an empty database of PostgreSQL: --postgres-url"
-    );
     let programs = programs(&options)?;
     let folder = match &options.scratch {
         Some(parent) => tempfile::tempdir_in(parent),
@@ -98,9 +94,10 @@ async fn measure(options: &Options, programs: &Path, folder: &Path) -> Result<Re
         let site = Site::create(&tokenward, &quick.path().join("many"), &sim).await?;
         report.many = Some(many_connections(site, &sim, options, folder).await?);
     }
-    if let (true, Some(url)) = (options.wants(Part::Keys), &options.postgres_url) {
-        let site = Site::create_on(&tokenward, &quick.path().join("keys"), &sim, Some(url.clone())).await?;
-        report.keys = Some(replaced_keys(&site, &sim, world, options).await?);
+    if options.wants(Part::Keys) {
+        let postgres = options.postgres_url.clone();
+        let site = Site::create_on(&tokenward, &quick.path().join("keys"), &sim, postgres).await?;
+        report.keys = Some(replaced_keys(site, &sim, world, options, folder).await?);
     }
     sim.must_run()?;
     Ok(report)
@@ -164,9 +161,17 @@ async fn many_connections(site: Site, sim: &Sim, options: &Options, folder: &Pat
     many::measure(&site, &filled, options).await
 }
 
-async fn replaced_keys(site: &Site, sim: &Sim, world: Arc<World>, options: &Options) -> Result<keys::Keys> {
+async fn replaced_keys(
+    site: Site,
+    sim: &Sim,
+    world: Arc<World>,
+    options: &Options,
+    folder: &Path,
+) -> Result<keys::Keys> {
+    let folder = folder.join("keys");
+    let filled = fill(site, sim, world, options.tenants, FIRST_HUB_ID_OF_KEYS, options, &folder).await;
+    let (site, filled) = filled?;
     let mut gateway = site.serve().await?;
-    let filled = filled(&gateway, sim, world, options.tenants, FIRST_HUB_ID_OF_KEYS, options).await?;
     let keys = keys::measure(&mut gateway, &filled, options).await?;
     gateway.child.stop().await?;
     Ok(keys)

@@ -12,7 +12,7 @@ use tokenward_storage::{
 use crate::Error;
 use crate::broker::Broker;
 use crate::follow::LIVE_WITHIN;
-use crate::sealer::{OpenKeys, Reseal, active_of, field_name};
+use crate::sealer::{Former, OpenKeys, Reseal, active_of, field_name};
 
 /// How many data keys are handed out at once.
 const BATCH: u32 = 1000;
@@ -108,11 +108,7 @@ impl Broker {
             }
             match job.kind {
                 KeyJobKind::Rotate => self.rewrap_batch(job, claim.keys).await?,
-                KeyJobKind::RotateData => {
-                    // Half of the time is spent waiting for the database.
-                    let (one, other) = halves(&claim.keys);
-                    futures::try_join!(self.reseal_batch(job, one), self.reseal_batch(job, other))?;
-                }
+                KeyJobKind::RotateData => self.reseal_batch(job, &claim.keys).await?,
                 KeyJobKind::Verify => self.verify_batch(job, &claim.keys).await?,
             }
         }
@@ -171,21 +167,34 @@ impl Broker {
         self.skip(job, damaged.iter().map(finding).collect(), keys).await
     }
 
-    /// Makes new data keys for the scopes of a batch, and seals their fields anew.
+    /// Makes new data keys for the scopes of a batch, whose active ones these are, and seals their fields anew.
     async fn reseal_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
-        let (active, replaced): (Vec<_>, Vec<_>) = batch.iter().partition(|key| key.active);
-        let newest: Vec<_> = active.into_iter().map(|key| (key.scope.clone(), key.id)).collect();
-        let kek = self.sealer().active_kek().await?;
-        let made = self.sealer().successors(&kek, newest).await?;
-        let keys = self.storage().replace_data_keys(Some(&job.id), &made).await?;
-        for key in &made {
-            self.sealer().forget(&key.scope);
+        // Read before they are replaced, so that the new ones are stored with the seals that they are about to make. What is
+        // sealed under the former ones meanwhile is swept in the end.
+        let (mut fields, mut keys) = self.read_scopes(&scopes_of(batch), batch).await?;
+        let mut seals: HashMap<&str, i64> = HashMap::new();
+        for field in &fields {
+            *seals.entry(&field.scope).or_default() += 1;
         }
-        let findings = self.reseal_scopes(&scopes_of(&made), keys).await?;
-        self.report(job, findings).await?;
-        // What they sealed is sealed anew together with what their successors sealed.
-        let replaced: Vec<_> = replaced.into_iter().map(|key| (key.scope.clone(), key.id)).collect();
-        Ok(self.storage().settle_data_keys(&job.id, &replaced, false).await?)
+        let kek = self.sealer().active_kek().await?;
+        let former = batch.iter().map(|key| {
+            let seals = seals.get(&*key.scope).copied().unwrap_or_default();
+            Former { scope: key.scope.clone(), id: key.id, seals }
+        });
+        let (made, new): (Vec<_>, Vec<_>) =
+            self.sealer().successors(&kek, former.collect()).await?.into_iter().unzip();
+        let stored = self.storage().replace_data_keys(Some(&job.id), &made).await?;
+        let stored: HashSet<_> = stored.into_iter().collect();
+        for (record, key) in made.into_iter().zip(new).filter(|(record, _)| stored.contains(&record.scope)) {
+            self.sealer().forget(&record.scope);
+            keys.activate(record.scope, key);
+        }
+        // Another one replaced the others, and seals their fields anew.
+        fields.retain(|field| stored.contains(&field.scope));
+        let (swaps, findings) = self.seal_anew(fields, &keys);
+        drop(keys);
+        self.swap(&swaps).await?;
+        self.report(job, findings).await
     }
 
     /// Reads everything of some scopes, and opens the data keys that it needs. `known` are those of these scopes as far as they
@@ -193,43 +202,48 @@ impl Broker {
     async fn read_scopes(
         &self,
         scopes: &[String],
-        known: Vec<DataKeyRecord>,
+        known: &[DataKeyRecord],
     ) -> Result<(Vec<SealedField>, OpenKeys), Error> {
         let fields = self.storage().read_sealed(scopes).await?;
         let names: HashSet<_> = known.iter().map(|key| (&*key.scope, Some(key.id))).collect();
         let is_known = |field: &SealedField| names.contains(&(&*field.scope, field.sealed.data_key()));
-        let keys = if known.is_empty() || !fields.iter().all(is_known) {
-            // After the fields: a data key that was made meanwhile is among them.
-            self.storage().list_data_keys_of(scopes).await?
-        } else {
-            known
-        };
-        let keys = self.sealer().open_keys(&keys).await?;
-        Ok((fields, keys))
+        if !known.is_empty() && fields.iter().all(is_known) {
+            return Ok((fields, self.sealer().open_keys(known).await?));
+        }
+        // After the fields: a data key that was made meanwhile is among them.
+        let keys = self.storage().list_data_keys_of(scopes).await?;
+        Ok((fields, self.sealer().open_keys(&keys).await?))
     }
 
     /// Seals everything of some scopes under their active data keys; what cannot be opened is reported.
-    async fn reseal_scopes(
-        &self,
-        scopes: &[String],
-        known: Vec<DataKeyRecord>,
-    ) -> Result<Vec<KeyFinding>, Error> {
-        let (fields, keys) = self.read_scopes(scopes, known).await?;
-        let mut findings = damaged_keys(&keys);
-        let mut swaps: Vec<SealedSwap> = Vec::new();
+    async fn reseal_scopes(&self, scopes: &[String]) -> Result<Vec<KeyFinding>, Error> {
+        let (fields, keys) = self.read_scopes(scopes, &[]).await?;
+        let (swaps, findings) = self.seal_anew(fields, &keys);
+        drop(keys);
+        self.sealer().count_seals(&swaps);
+        self.swap(&swaps).await?;
+        Ok(findings)
+    }
+
+    fn seal_anew(&self, fields: Vec<SealedField>, keys: &OpenKeys) -> (Vec<SealedSwap>, Vec<KeyFinding>) {
+        let (mut swaps, mut findings) = (Vec::new(), damaged_keys(keys));
         for field in fields {
-            let (scope, place) = (field.scope.clone(), field_name(&field));
-            match self.sealer().reseal(&keys, field) {
+            match self.sealer().reseal(keys, field) {
                 Reseal::Swap(swap) => swaps.push(swap),
                 Reseal::Current => {}
-                Reseal::Damaged(problem) => findings.push(KeyFinding { scope, place, problem }),
+                Reseal::Damaged(field, problem) => {
+                    findings.push(KeyFinding { place: field_name(&field), scope: field.scope, problem });
+                }
             }
         }
-        drop(keys);
+        (swaps, findings)
+    }
+
+    async fn swap(&self, swaps: &[SealedSwap]) -> Result<(), Error> {
         for swaps in swaps.chunks(SWAPS) {
             self.storage().swap_sealed(swaps).await?;
         }
-        Ok(findings)
+        Ok(())
     }
 
     /// Seals anew what is under replaced data keys after all: a server stopped halfway, or sealed something before it learnt of
@@ -246,7 +260,7 @@ impl Broker {
             }
             rounds += 1;
             for scopes in scopes.chunks(SWAPS) {
-                let findings = self.reseal_scopes(scopes, Vec::new()).await?;
+                let findings = self.reseal_scopes(scopes).await?;
                 damaged.extend(findings.iter().map(|finding| finding.scope.clone()));
                 self.report(job, findings).await?;
             }
@@ -270,7 +284,7 @@ impl Broker {
 
     async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
         let scopes = scopes_of(batch);
-        let (fields, keys) = self.read_scopes(&scopes, Vec::new()).await?;
+        let (fields, keys) = self.read_scopes(&scopes, &[]).await?;
         let mut findings = damaged_keys(&keys);
         for field in fields {
             if let Err(problem) = self.sealer().check_field(&keys, &field) {
@@ -372,7 +386,7 @@ impl Broker {
             let behind: BTreeSet<_> =
                 replaced.into_iter().filter(|key| used.contains(key)).map(|(scope, _)| scope).collect();
             let behind: Vec<_> = behind.into_iter().collect();
-            self.reseal_scopes(&behind, Vec::new()).await?;
+            self.reseal_scopes(&behind).await?;
         }
         let keep = self.settings().keep_replaced_data_keys;
         let old = self.storage().replaced_data_keys(keep, REPLACED).await?;
@@ -383,13 +397,6 @@ impl Broker {
         self.storage().forget_key_jobs(FORGET_JOBS).await?;
         Ok(self.storage().note_unused_keks().await?)
     }
-}
-
-/// Parts of a batch, each with all of a scope's keys.
-fn halves(batch: &[DataKeyRecord]) -> (&[DataKeyRecord], &[DataKeyRecord]) {
-    let is_border = |at: &usize| *at > 0 && batch[*at].scope != batch[*at - 1].scope;
-    let border = (batch.len() / 2..batch.len()).find(is_border).unwrap_or(batch.len());
-    batch.split_at(border)
 }
 
 /// The scope that a job is about, unless it is about all.

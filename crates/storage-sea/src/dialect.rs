@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
+use sea_orm::sea_query::extension::postgres::PgFunc;
+use sea_orm::sea_query::{ArrayType, Expr, LockType};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Value};
 
 /// The database's own clock in microseconds since the Unix epoch, read anew by each statement.
 pub(crate) fn now_micros(backend: DbBackend) -> Expr {
-    Expr::cust(match backend {
+    Expr::cust(now_micros_sql(backend))
+}
+
+/// The same in SQL.
+pub(crate) const fn now_micros_sql(backend: DbBackend) -> &'static str {
+    match backend {
         DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
         // `UTC_TIMESTAMP` would be of the statement's start, ahead of all that it waits for. The session's time zone is UTC.
         DbBackend::MySql => "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))",
         // `now()` would stand still for the length of a transaction.
         _ => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-    })
+    }
 }
 
 /// Microseconds of a duration, at most some thirty years, so that adding it to a time never overflows.
@@ -26,20 +32,24 @@ pub(crate) fn remaining(deadline: i64, now: i64) -> Duration {
     Duration::from_micros(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0))
 }
 
+/// A column of texts has one of these. PostgreSQL takes them as one array, so that it plans the statement once, however many
+/// there are.
+pub(crate) fn among(backend: DbBackend, column: impl ColumnTrait, texts: &[impl AsRef<str>]) -> Expr {
+    let texts = texts.iter().map(|text| Value::from(text.as_ref()));
+    if backend == DbBackend::Postgres {
+        let array = Value::Array(ArrayType::String, Some(Box::new(texts.collect())));
+        sea_orm::ExprTrait::eq(Expr::col(column), PgFunc::any(Expr::value(array)))
+    } else {
+        column.is_in(texts)
+    }
+}
+
 /// The lock that keeps a row from going while others may hold the same: MySQL knows no weaker one than that which keeps
 /// it from changing.
 pub(crate) fn shared_lock(backend: DbBackend) -> LockType {
     match backend {
         DbBackend::MySql => LockType::Share,
         _ => LockType::KeyShare,
-    }
-}
-
-/// The lock of who changes a row, but not what names it: others may keep it from going meanwhile where the database can tell.
-pub(crate) fn changing_lock(backend: DbBackend) -> LockType {
-    match backend {
-        DbBackend::MySql => LockType::Update,
-        _ => LockType::NoKeyUpdate,
     }
 }
 

@@ -95,16 +95,12 @@ pub trait KeyStore: Send + Sync {
     async fn rewrap_data_keys(&self, job: &str, rewraps: &[Rewrap]) -> Result<u64>;
 
     /// Inserts data keys that follow their scopes' newest ones and become the active ones, at most one for each scope; one
-    /// whose scope has a newer one by now, or none, is left out. Returns all data keys of these scopes as they are then. A job
-    /// is through with those whose place was taken, and need not go through the new ones.
+    /// whose active one is another by now, or that has none, is left out. Returns the scopes of those that were inserted, in
+    /// their order. A job is through with those whose place was taken, and need not go through the new ones.
     ///
     /// # Errors
     /// `KeyReplaced` when one is wrapped by another key-encryption key than the active one.
-    async fn replace_data_keys(
-        &self,
-        job: Option<&str>,
-        keys: &[DataKeyRecord],
-    ) -> Result<Vec<DataKeyRecord>>;
+    async fn replace_data_keys(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>>;
 
     /// One page of all data keys, in order of scope and identifier, without their wrapped bytes.
     async fn list_data_key_states(&self, page: &PageRequest) -> Result<Page<DataKeyState>>;

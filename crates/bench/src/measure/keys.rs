@@ -1,4 +1,4 @@
-//! Replacing keys on PostgreSQL: how fast it is, and what callers notice.
+//! Replacing keys: how fast it is, and what callers notice.
 
 use std::time::Duration;
 

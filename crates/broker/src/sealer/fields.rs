@@ -16,13 +16,23 @@ use crate::Error;
 const CALLS: usize = 16;
 
 /// Data keys of many scopes, opened for one batch; wiped with it.
-pub(crate) struct OpenKeys {
-    keys: HashMap<(String, i32), Result<DataKey, String>>,
-    active: HashMap<String, i32>,
+#[derive(Default)]
+pub(crate) struct OpenKeys(HashMap<String, OpenScope>);
+
+#[derive(Default)]
+struct OpenScope {
+    active: Option<i32>,
+    /// Each, or why it does not open.
+    keys: HashMap<i32, Result<DataKey, String>>,
 }
 
-/// A data key, or why it does not open.
-type OpenedKey = ((String, i32), Result<DataKey, String>);
+/// A data key that gets a successor, which is about to make so many seals.
+pub(crate) struct Former {
+    pub(crate) scope: String,
+    pub(crate) id: i32,
+    pub(crate) seals: i64,
+}
+
 /// A data key that is wrapped anew, or why it does not open.
 type Rewrapped = Result<Rewrap, (DataKeyRecord, String)>;
 
@@ -33,7 +43,7 @@ pub(crate) enum Reseal {
     /// It is under the active data key already.
     Current,
     /// It does not open, and why.
-    Damaged(String),
+    Damaged(SealedField, String),
 }
 
 /// How a field is called in reports.
@@ -78,17 +88,27 @@ fn record(field: &SealedField) -> String {
 
 impl OpenKeys {
     /// The active data key of a scope.
-    pub(crate) fn active(&self, scope: &str) -> Option<&DataKey> {
-        let id = self.active.get(scope)?;
-        self.keys.get(&(scope.to_owned(), *id))?.as_ref().ok()
+    fn active(&self, scope: &str) -> Option<&DataKey> {
+        let scope = self.0.get(scope)?;
+        scope.keys.get(&scope.active?)?.as_ref().ok()
+    }
+
+    fn get(&self, scope: &str, id: i32) -> Option<&Result<DataKey, String>> {
+        self.0.get(scope)?.keys.get(&id)
+    }
+
+    /// Has a new data key seal from now on.
+    pub(crate) fn activate(&mut self, scope: String, key: DataKey) {
+        let scope = self.0.entry(scope).or_default();
+        scope.active = Some(key.id());
+        scope.keys.insert(key.id(), Ok(key));
     }
 
     /// Data keys that do not open, and why.
     pub(crate) fn damaged(&self) -> impl Iterator<Item = (&str, i32, &str)> {
-        self.keys.iter().filter_map(|((scope, id), key)| {
-            let problem = key.as_ref().err()?;
-            Some((scope.as_str(), *id, problem.as_str()))
-        })
+        let all =
+            self.0.iter().flat_map(|(scope, open)| open.keys.iter().map(move |(id, key)| (scope, id, key)));
+        all.filter_map(|(scope, id, key)| Some((scope.as_str(), *id, key.as_ref().err()?.as_str())))
     }
 }
 
@@ -99,19 +119,29 @@ impl Sealer {
     /// The backend does not answer.
     pub(crate) async fn open_keys(&self, records: &[DataKeyRecord]) -> Result<OpenKeys, Error> {
         let opened: Vec<_> = records.iter().map(|record| self.open_record(record)).collect();
-        let keys = stream::iter(opened).buffer_unordered(CALLS).try_collect().await?;
-        let active = records.iter().filter(|record| record.active);
-        Ok(OpenKeys { keys, active: active.map(|record| (record.scope.clone(), record.id)).collect() })
+        let opened: Vec<_> = stream::iter(opened).buffered(CALLS).try_collect().await?;
+        let mut open = OpenKeys::default();
+        for (record, key) in records.iter().zip(opened) {
+            let scope = open.0.entry(record.scope.clone()).or_default();
+            if record.active {
+                scope.active = Some(record.id);
+            }
+            scope.keys.insert(record.id, key);
+        }
+        Ok(open)
     }
 
-    fn open_record<'a>(&'a self, record: &'a DataKeyRecord) -> BoxFuture<'a, Result<OpenedKey, Error>> {
+    /// A data key, or why it does not open.
+    fn open_record<'a>(
+        &'a self,
+        record: &'a DataKeyRecord,
+    ) -> BoxFuture<'a, Result<Result<DataKey, String>, Error>> {
         let open = async move {
-            let key = match self.unwrap_record(record).await {
-                Ok(material) => Ok(DataKey::new(record.id, &material)),
-                Err(error) if is_damage(error.kind()) => Err(error.to_string()),
-                Err(error) => return Err(Error::from(error)),
-            };
-            Ok(((record.scope.clone(), record.id), key))
+            match self.unwrap_record(record).await {
+                Ok(material) => Ok(Ok(DataKey::new(record.id, &material))),
+                Err(error) if is_damage(error.kind()) => Ok(Err(error.to_string())),
+                Err(error) => Err(Error::from(error)),
+            }
         };
         open.boxed()
     }
@@ -137,7 +167,7 @@ impl Sealer {
         field: &SealedField,
     ) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
         let id = data_key_id(&field.sealed).map_err(|error| error.to_string())?;
-        let key = match keys.keys.get(&(field.scope.clone(), id)) {
+        let key = match keys.get(&field.scope, id) {
             Some(Ok(key)) => key,
             Some(Err(problem)) => return Err(problem.clone()),
             None => return Err(format!("the data key {id} that sealed it is not there")),
@@ -146,10 +176,10 @@ impl Sealer {
         key.open(&self.context(place(field, &record)), &field.sealed).map_err(|error| error.to_string())
     }
 
-    /// Seals a field under its scope's active data key, unless it is already.
+    /// Seals a field under its scope's active data key, unless it is already. The seal is the caller's to count.
     pub(crate) fn reseal(&self, keys: &OpenKeys, field: SealedField) -> Reseal {
         let Some(active) = keys.active(&field.scope) else {
-            return Reseal::Damaged("its scope has no data key that seals".to_owned());
+            return Reseal::Damaged(field, "its scope has no data key that seals".to_owned());
         };
         if data_key_id(&field.sealed).is_ok_and(|id| id == active.id()) {
             return Reseal::Current;
@@ -158,10 +188,18 @@ impl Sealer {
             Ok(plain) => {
                 let record = record(&field);
                 let sealed = active.seal(&self.context(place(&field, &record)), &plain);
-                self.count_seal(&field.scope, active.id());
                 Reseal::Swap(SealedSwap { former: field, sealed })
             }
-            Err(problem) => Reseal::Damaged(problem),
+            Err(problem) => Reseal::Damaged(field, problem),
+        }
+    }
+
+    /// Counts seals that were made by [`Sealer::reseal`].
+    pub(crate) fn count_seals(&self, swaps: &[SealedSwap]) {
+        for swap in swaps {
+            if let Some(id) = swap.sealed.data_key() {
+                self.count_seal(&swap.former.scope, id);
+            }
         }
     }
 
@@ -205,17 +243,17 @@ impl Sealer {
         rewrap.boxed()
     }
 
-    /// New data keys that follow these, wrapped by a key and ready to be stored.
+    /// New data keys that follow these, and how they are stored, wrapped by a key.
     ///
     /// # Errors
     /// The backend does not answer.
     pub(crate) async fn successors(
         &self,
         kek: &str,
-        newest: Vec<(String, i32)>,
-    ) -> Result<Vec<DataKeyRecord>, Error> {
+        newest: Vec<Former>,
+    ) -> Result<Vec<(DataKeyRecord, DataKey)>, Error> {
         let made: Vec<_> = newest.into_iter().map(|former| self.successor(kek, former)).collect();
-        let made: Vec<Option<DataKeyRecord>> = stream::iter(made).buffered(CALLS).try_collect().await?;
+        let made: Vec<Option<_>> = stream::iter(made).buffered(CALLS).try_collect().await?;
         Ok(made.into_iter().flatten().collect())
     }
 
@@ -223,21 +261,17 @@ impl Sealer {
     fn successor<'a>(
         &'a self,
         kek: &'a str,
-        (scope, former): (String, i32),
-    ) -> BoxFuture<'a, Result<Option<DataKeyRecord>, Error>> {
+        Former { scope, id: former, seals }: Former,
+    ) -> BoxFuture<'a, Result<Option<(DataKeyRecord, DataKey)>, Error>> {
         let make = async move {
             let Some(id) = former.checked_add(1) else { return Ok(None) };
             let binding = KeyBinding { installation: &self.installation, scope: &scope, data_key: id };
-            let wrapped = self.backends.wrap(kek, &binding, &DataKeyMaterial::generate()).await?;
-            Ok(Some(DataKeyRecord {
-                kek: wrapped.kek,
-                wrapped: wrapped.bytes,
-                active: true,
-                seals: 0,
-                created_at: self.clock.now(),
-                scope,
-                id,
-            }))
+            let material = DataKeyMaterial::generate();
+            let wrapped = self.backends.wrap(kek, &binding, &material).await?;
+            let (kek, wrapped) = (wrapped.kek, wrapped.bytes);
+            let created_at = self.clock.now();
+            let record = DataKeyRecord { kek, wrapped, active: true, seals, created_at, scope, id };
+            Ok(Some((record, DataKey::new(id, &material))))
         };
         make.boxed()
     }

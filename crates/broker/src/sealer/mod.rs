@@ -21,7 +21,7 @@ use tokenward_storage::{DataKeyRecord, SealCount, Storage, StorageErrorKind};
 use tokenward_types::{Clock, Monotonic, Sealed, TenantId};
 
 pub(crate) use self::backends::Backends;
-pub(crate) use self::fields::{OpenKeys, Reseal, name as field_name};
+pub(crate) use self::fields::{Former, OpenKeys, Reseal, name as field_name};
 pub(crate) use self::start::active as active_of;
 use crate::{Error, Reason};
 
@@ -408,7 +408,9 @@ impl Sealer {
             && let Some(newest) = stored.first()
         {
             let kek = self.active_kek().await?;
-            let made = self.successors(&kek, vec![(scope.to_owned(), newest.id)]).await?;
+            let former = Former { scope: scope.to_owned(), id: newest.id, seals: 0 };
+            let made = self.successors(&kek, vec![former]).await?;
+            let made: Vec<_> = made.into_iter().map(|(record, _)| record).collect();
             self.storage.replace_data_keys(None, &made).await?;
         }
         self.forget(scope);

@@ -1,5 +1,6 @@
-//! One change of many rows, each by its key. PostgreSQL takes the rows as arrays, so that the statement is the same however many
-//! there are, and a round trip for each would take most of the time. The others are given one row after the other.
+//! One change of many rows, each by its key, in one statement: a round trip for each, be it to a thread, would take most of the
+//! time. PostgreSQL takes the rows as arrays, so that the statement is the same however many there are, and SQLite as a table of
+//! values. MySQL has no `UPDATE … FROM`, and is given one row after the other.
 
 use std::fmt::Write;
 
@@ -99,8 +100,30 @@ impl Sql {
         self.push(")");
     }
 
-    /// Rows as a table with the columns `c0`, `c1` and so on. PostgreSQL alone.
+    /// Rows as a table with the columns `c0`, `c1` and so on.
     pub(super) fn rows(&mut self, alias: &str, types: &[Type], rows: Vec<Vec<Value>>) {
+        if self.backend == DbBackend::Postgres {
+            self.arrays(alias, types, rows);
+        } else {
+            self.values(alias, types.len(), rows);
+        }
+    }
+
+    fn values(&mut self, alias: &str, columns: usize, rows: Vec<Vec<Value>>) {
+        let names: Vec<_> = (0..columns).map(|at| format!("column{} AS c{at}", at + 1)).collect();
+        self.push(&format!("(SELECT {} FROM (VALUES ", names.join(", ")));
+        for (number, row) in rows.into_iter().enumerate() {
+            self.push(if number == 0 { "(" } else { ", (" });
+            for (at, value) in row.into_iter().enumerate() {
+                self.push(if at == 0 { "" } else { ", " });
+                self.bind(value);
+            }
+            self.push(")");
+        }
+        self.push(&format!(")) AS {alias}"));
+    }
+
+    fn arrays(&mut self, alias: &str, types: &[Type], rows: Vec<Vec<Value>>) {
         let mut columns: Vec<Vec<Value>> = types.iter().map(|_| Vec::with_capacity(rows.len())).collect();
         for row in rows {
             for (column, value) in columns.iter_mut().zip(row) {
@@ -128,7 +151,11 @@ impl Sql {
 pub(super) struct Batch<'a> {
     pub(super) table: &'static str,
     pub(super) sets: &'a [(Column, Set)],
+    /// What else is set, to the same in each row: in SQL.
+    pub(super) also: &'a str,
     pub(super) keys: &'a [Column],
+    /// Leaves rows alone of which this does not hold: in SQL.
+    pub(super) only: &'a str,
     /// Leaves rows alone whose first column is set already.
     pub(super) only_others: bool,
     /// Rows are locked in the order of their keys, so that of two who change the same rows neither waits for the other.
@@ -137,21 +164,21 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) const fn new(table: &'static str, sets: &'a [(Column, Set)], keys: &'a [Column]) -> Self {
-        Self { table, sets, keys, only_others: false, ordered: false }
+        Self { table, sets, also: "", keys, only: "", only_others: false, ordered: false }
     }
 
     /// Returns how many rows matched.
     pub(super) async fn update(&self, tx: &Tx, rows: Vec<Vec<Value>>) -> Result<u64> {
         let backend = tx.conn.get_database_backend();
         let mut updated = 0;
-        if backend == DbBackend::Postgres {
+        if backend != DbBackend::MySql {
             let mut rows = rows.into_iter();
             loop {
                 let piece: Vec<_> = rows.by_ref().take(ROWS).collect();
                 if piece.is_empty() {
                     return Ok(updated);
                 }
-                let statement = self.many(piece).statement();
+                let statement = self.many(backend, piece).statement();
                 updated += tx.check(tx.conn.execute_raw(statement).await)?.rows_affected();
             }
         }
@@ -166,8 +193,9 @@ impl<'a> Batch<'a> {
         let mut sql = Sql::new(backend, format!("UPDATE {} SET ", self.table));
         let first = row.first().cloned();
         let mut row = row.into_iter();
+        sql.push(self.also);
         for (index, (((column, _), set), value)) in self.sets.iter().zip(row.by_ref()).enumerate() {
-            sql.push(if index == 0 { "" } else { ", " });
+            sql.push(if index == 0 && self.also.is_empty() { "" } else { ", " });
             sql.push(&match set {
                 Set::To => format!("{column} = "),
                 Set::Plus => format!("{column} = {column} + "),
@@ -184,18 +212,28 @@ impl<'a> Batch<'a> {
             sql.bind(first);
             sql.push(")");
         }
+        self.push_only(&mut sql);
         sql
     }
 
-    fn many(&self, rows: Vec<Vec<Value>>) -> Sql {
+    fn push_only(&self, sql: &mut Sql) {
+        if !self.only.is_empty() {
+            sql.push(" AND ");
+            sql.push(self.only);
+        }
+    }
+
+    fn many(&self, backend: DbBackend, rows: Vec<Vec<Value>>) -> Sql {
         let types: Vec<_> =
             self.sets.iter().map(|((_, of), _)| *of).chain(self.keys.iter().map(|(_, of)| *of)).collect();
-        let mut sql = Sql::new(DbBackend::Postgres, format!("UPDATE {} AS t SET ", self.table));
+        let mut sql = Sql::new(backend, format!("UPDATE {} AS t SET ", self.table));
         let set = |(at, ((column, _), set)): (usize, &(Column, Set))| match set {
             Set::To => format!("{column} = v.c{at}"),
             Set::Plus => format!("{column} = t.{column} + v.c{at}"),
         };
-        sql.push(&self.sets.iter().enumerate().map(set).collect::<Vec<_>>().join(", "));
+        let sets = self.sets.iter().enumerate().map(set);
+        let also = (!self.also.is_empty()).then(|| self.also.to_owned());
+        sql.push(&also.into_iter().chain(sets).collect::<Vec<_>>().join(", "));
         sql.push(" FROM ");
         let equals = |table: &str| {
             let keys = self.keys.iter().enumerate();
@@ -203,7 +241,8 @@ impl<'a> Batch<'a> {
                 keys.map(|(at, (column, _))| format!("{table}.{column} = v.c{}", at + self.sets.len()));
             keys.collect::<Vec<_>>().join(" AND ")
         };
-        if self.ordered {
+        // SQLite has one who changes anything at a time, and no locks of rows.
+        if self.ordered && backend == DbBackend::Postgres {
             sql.push("(SELECT v.* FROM ");
             sql.rows("v", &types, rows);
             let order: Vec<_> = self.keys.iter().map(|(column, _)| format!("l.{column}")).collect();
@@ -220,6 +259,7 @@ impl<'a> Batch<'a> {
         if let (true, Some(((column, _), _))) = (self.only_others, self.sets.first()) {
             sql.push(&format!(" AND t.{column} IS DISTINCT FROM v.c0"));
         }
+        self.push_only(&mut sql);
         sql
     }
 }

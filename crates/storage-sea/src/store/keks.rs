@@ -1,14 +1,15 @@
 //! Which key-encryption key wraps, and what it wraps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    QuerySelect, Value,
 };
 use tokenward_storage::{
-    Change, DataKeyRecord, Kek, KekState, KeyJobState, Result, RetireOutcome, Rewrap, StorageErrorKind,
+    Change, DataKeyRecord, Kek, KekState, KeyJobState, Result, RetireOutcome, Rewrap, StorageError,
+    StorageErrorKind,
 };
 use tokenward_types::{Sealed, Timestamp};
 
@@ -21,6 +22,8 @@ use crate::entity::{connections, data_keys, keks, key_jobs};
 use crate::error::Inconsistent;
 use crate::session::Tx;
 
+/// How often data keys are replaced anew because others replaced some of them meanwhile.
+const MAX_TRIES: u32 = 10;
 /// Who changes states of key-encryption keys, or begins a job, does it alone.
 pub(super) const LOCK: &str = "keks";
 
@@ -233,54 +236,68 @@ impl SeaStorage {
         Ok(done)
     }
 
-    pub(super) async fn replace(
-        &self,
-        job: Option<&str>,
-        keys: &[DataKeyRecord],
-    ) -> Result<Vec<DataKeyRecord>> {
+    pub(super) async fn replace(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>> {
+        let mut following: Vec<_> = keys.iter().collect();
+        // All follow, as a rule. Where one does not, which ones do is read, and may have changed again by the time that it is tried.
+        let mut tries = 1;
+        while !self.replace_all(job, &following).await? {
+            if tries == MAX_TRIES {
+                let error = StorageError::new(StorageErrorKind::Conflict, "data_key.replace");
+                return Err(error.detail("others replace the same data keys"));
+            }
+            tries += 1;
+            let scopes: Vec<_> = keys.iter().map(|key| &*key.scope).collect();
+            let active: HashMap<_, _> = self.active_of(&scopes).await?.into_iter().collect();
+            let former = |key: &DataKeyRecord| active.get(&key.scope).copied();
+            following.retain(|key| former(key).and_then(|former| former.checked_add(1)) == Some(key.id));
+        }
+        Ok(following.into_iter().map(|key| key.scope.clone()).collect())
+    }
+
+    async fn active_of(&self, scopes: &[&str]) -> Result<Vec<(String, i32)>> {
         use data_keys::Column;
-        let Some(first) = keys.first() else { return Ok(Vec::new()) };
+        let db = self.db.read("data_key.replace");
+        let active = data_keys::Entity::find()
+            .select_only()
+            .columns([Column::Scope, Column::Id])
+            .filter(dialect::among(db.conn.get_database_backend(), Column::Scope, scopes))
+            .filter(Column::Active.eq(true))
+            .into_tuple();
+        db.check(active.all(&db.conn).await)
+    }
+
+    /// Replaces the active data keys of some scopes; `false` where one does not follow, and nothing changes.
+    async fn replace_all(&self, job: Option<&str>, keys: &[&DataKeyRecord]) -> Result<bool> {
+        let Some(first) = keys.first() else { return Ok(true) };
         let tx = self.db.begin("data_key.replace").await?;
         hold_kek(&tx, &first.kek).await?;
-        let scopes: Vec<_> = keys.iter().map(|key| key.scope.clone()).collect();
-        let of_scopes = || {
-            let select = data_keys::Entity::find().filter(Column::Scope.is_in(&scopes));
-            select.order_by_asc(Column::Scope).order_by_asc(Column::Id)
+        let now = dialect::now_micros_sql(tx.conn.get_database_backend());
+        let also = format!("active = FALSE, replaced_at = {now}");
+        let sets: &[_] = if job.is_some() { &[(("settled_job", Type::Text), Set::To)] } else { &[] };
+        let formers = Batch {
+            also: &also,
+            only: "active",
+            ordered: true,
+            ..Batch::new("data_keys", sets, &[SCOPE, ID])
         };
-        let lock = dialect::changing_lock(tx.conn.get_database_backend());
-        let locked = of_scopes().select_only().column(Column::Id).lock(lock).into_tuple::<i32>();
-        tx.check(locked.all(&tx.conn).await)?;
-        // Read after the lock: what another one inserted while this waited is not in the first reading (PostgreSQL).
-        let stored: Vec<DataKeyRecord> = tx.all(of_scopes()).await?;
-        let newest: HashMap<_, _> = stored.iter().map(|key| (&*key.scope, key.id)).collect();
-        let follows = |key: &&DataKeyRecord| {
-            newest.get(&*key.scope).and_then(|newest| newest.checked_add(1)) == Some(key.id)
+        let former = |key: &&DataKeyRecord| {
+            let name = [key.scope.clone().into(), key.id.saturating_sub(1).into()];
+            job.map(Value::from).into_iter().chain(name).collect()
         };
-        let following: Vec<_> = keys.iter().filter(follows).collect();
-        let names: Vec<_> = following.iter().map(|key| &*key.scope).collect();
-        if let (Some(first), Some(last)) = (names.iter().min(), names.iter().max()) {
-            let mut update = data_keys::Entity::update_many()
-                .col_expr(Column::Active, Expr::value(false))
-                .col_expr(Column::ReplacedAt, dialect::now_micros(tx.conn.get_database_backend()))
-                .filter(Column::Scope.is_in(names.iter().copied()))
-                .filter(Column::Active.eq(true));
-            if let Some(job) = job {
-                update = update.col_expr(Column::SettledJob, Expr::value(job));
-            }
-            let replaced = tx.update(update).await?;
-            insert(&tx, job, &following).await?;
-            if let Some(job) = job {
-                self.count_done(&tx, job, replaced, 0).await?;
-            }
-            tx.log(&Change::DataKeys((*first).to_owned(), (*last).to_owned())).await?;
-            tx.commit().await?;
+        let replaced = formers.update(&tx, keys.iter().map(former).collect()).await?;
+        if usize::try_from(replaced) != Ok(keys.len()) {
+            return Ok(false);
         }
-        let replaced: HashSet<_> = names.into_iter().collect();
-        let stored = stored.iter().map(|key| DataKeyRecord {
-            active: key.active && !replaced.contains(&*key.scope),
-            ..key.clone()
-        });
-        Ok(stored.chain(following.into_iter().cloned()).collect())
+        insert(&tx, job, keys).await?;
+        if let Some(job) = job {
+            self.count_done(&tx, job, replaced, 0).await?;
+        }
+        let scopes = || keys.iter().map(|key| &*key.scope);
+        if let (Some(first), Some(last)) = (scopes().min(), scopes().max()) {
+            tx.log(&Change::DataKeys(first.to_owned(), last.to_owned())).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Deletes those of some data keys that have sealed nothing. Connections are locked first, in the order of locks, and not
@@ -295,17 +312,18 @@ impl SeaStorage {
             return Ok(0);
         }
         let tx = self.db.begin("data_key.remove").await?;
+        let backend = tx.conn.get_database_backend();
         let connections = connections::Entity::find()
             .select_only()
             .column(connections::Column::Id)
-            .filter(connections::Column::TenantId.is_in(scopes.iter().map(String::as_str)))
+            .filter(dialect::among(backend, connections::Column::TenantId, &scopes))
             .order_by_asc(connections::Column::TenantId)
             .order_by_asc(connections::Column::Id)
             .lock_exclusive()
             .into_tuple::<String>();
         tx.check(connections.all(&tx.conn).await)?;
         let locked = data_keys::Entity::find()
-            .filter(Column::Scope.is_in(scopes.iter().map(String::as_str)))
+            .filter(dialect::among(backend, Column::Scope, &scopes))
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id)
             .lock_exclusive();

@@ -76,6 +76,10 @@ fn of_job(job: &key_jobs::Model) -> Condition {
     } else if !job.scope.is_empty() {
         keys = keys.add(Of::Scope.eq(&*job.scope));
     }
+    if job.kind == KeyJobKind::RotateData.word() {
+        // What others sealed is sealed anew together with what these sealed.
+        keys = keys.add(Of::Active.eq(true));
+    }
     keys
 }
 

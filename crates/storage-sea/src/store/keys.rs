@@ -125,11 +125,12 @@ impl KeyStore for SeaStorage {
     #[tracing::instrument(name = "db.data_key.list_of", level = "debug", skip_all)]
     async fn list_data_keys_of(&self, scopes: &[String]) -> Result<Vec<DataKeyRecord>> {
         use data_keys::Column;
+        let db = self.db.read("data_key.list_of");
         let keys = data_keys::Entity::find()
-            .filter(Column::Scope.is_in(scopes.iter().map(String::as_str)))
+            .filter(dialect::among(db.conn.get_database_backend(), Column::Scope, scopes))
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id);
-        self.db.read("data_key.list_of").all(keys).await
+        db.all(keys).await
     }
 
     #[tracing::instrument(name = "db.data_key.list_active", level = "debug", skip_all)]
@@ -244,11 +245,7 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.data_key.replace", level = "debug", skip_all)]
-    async fn replace_data_keys(
-        &self,
-        job: Option<&str>,
-        keys: &[DataKeyRecord],
-    ) -> Result<Vec<DataKeyRecord>> {
+    async fn replace_data_keys(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>> {
         self.replace(job, keys).await
     }
 

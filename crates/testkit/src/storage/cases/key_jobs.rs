@@ -162,17 +162,18 @@ pub async fn a_settled_data_key_counts_once(fixture: &dyn StorageFixture) {
 pub async fn a_job_goes_through_the_data_keys_that_it_is_about(fixture: &dyn StorageFixture) {
     let storage = with_keys(fixture).await;
     let of_a = NewKeyJob { scope: "a".into(), ..new("job_1", KeyJobKind::RotateData) };
-    assert_eq!(begun(&storage, &of_a).await.total, 2);
-    let keys = storage.replace_data_keys(Some("job_1"), &[data_key("a", 3)]).await.unwrap();
-    assert_eq!(names(&keys), named([("a", 1), ("a", 2), ("a", 3)]));
-    assert_eq!(keys.iter().map(|key| key.active).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(begun(&storage, &of_a).await.total, 1, "the active one");
+    let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
+    assert_eq!((names(&claim.keys), claim.remaining), (named([("a", 2)]), 1));
+    let next = [data_key("b", 3), data_key("a", 3)];
+    assert_eq!(storage.replace_data_keys(Some("job_1"), &next).await.unwrap(), ["a"]);
+    let keys = storage.list_data_keys("a").await.unwrap();
+    let keys: Vec<_> = keys.iter().map(|key| (key.id, key.active)).collect();
+    assert_eq!(keys, [(3, true), (2, false), (1, false)]);
     assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1);
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
-    assert_eq!(names(&claim.keys), named([("a", 1)]), "neither the one that was replaced nor the new one");
-    assert_eq!(
-        (claim.remaining, storage.replace_data_keys(Some("job_1"), &[data_key("a", 3)]).await.unwrap()),
-        (1, keys)
-    );
+    assert_eq!((names(&claim.keys), claim.remaining), (named([]), 0), "the new one is none of its");
+    assert_eq!(storage.replace_data_keys(Some("job_1"), &next).await.unwrap(), [""; 0]);
     assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1, "once");
     storage.finish_key_job("job_1", KeyJobState::Done, "", 0).await.unwrap();
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();

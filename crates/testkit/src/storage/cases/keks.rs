@@ -473,40 +473,34 @@ pub async fn of_a_removal_and_a_refresh_at_once_one_wins(fixture: &dyn StorageFi
 pub async fn a_copy_for_an_attempt_keeps_its_data_key(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     storage.create_data_key(&data_key("a", 1)).await.unwrap();
-    let mut connections = Vec::new();
-    for number in 0..MANY / 4 {
-        let mut seen = consent("a", &format!("c{number}"));
-        seen.tokens.access_token = under(1, "access");
-        seen.tokens.refresh_token = Some(under(1, "refresh"));
-        connections.push(storage.save_consent(&seen).await.unwrap());
-    }
-    storage.replace_data_keys(None, &[data_key("a", 2)]).await.unwrap();
-    let connections = &connections;
-    at_once(MANY, &storage, |number, storage| {
-        let connection = connections[number / 4].clone();
-        async move {
-            match number % 4 {
-                0 => drop(
-                    storage
-                        .begin_attempt(&connection.tenant, &connection.id, &begin(&connection))
-                        .await
-                        .unwrap(),
-                ),
-                3 => drop(storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap()),
-                _ => {
-                    let fields = storage.read_sealed(&["a".to_owned()]).await.unwrap();
-                    let of_this = fields.into_iter().filter(|field| connection.id.as_str() == field.record);
-                    let swaps: Vec<_> =
-                        of_this.map(|former| SealedSwap { former, sealed: under(2, "new") }).collect();
-                    storage.swap_sealed(&swaps).await.unwrap();
+    for round in 0..ROUNDS {
+        // No other connection may need it: that would keep it for this one.
+        let (former, new) = (2 * round + 1, 2 * round + 2);
+        storage.replace_data_keys(None, &[data_key("a", former)]).await.unwrap();
+        let mut seen = consent("a", &format!("c{round}"));
+        seen.tokens.access_token = under(former, "access");
+        seen.tokens.refresh_token = Some(under(former, "refresh"));
+        let connection = storage.save_consent(&seen).await.unwrap();
+        storage.replace_data_keys(None, &[data_key("a", new)]).await.unwrap();
+        let fields = storage.read_sealed(&["a".to_owned()]).await.unwrap();
+        let its_own = fields.into_iter().filter(|field| connection.id.as_str() == field.record);
+        let swaps: Vec<_> = its_own.map(|former| SealedSwap { former, sealed: under(new, "new") }).collect();
+        at_once(REMOVALS + 2, &storage, |number, storage| {
+            let (connection, swaps) = (connection.clone(), swaps.clone());
+            async move {
+                let begin = begin(&connection);
+                match number {
+                    0 => {
+                        let fence = storage.begin_attempt(&connection.tenant, &connection.id, &begin).await;
+                        assert!(fence.unwrap().is_some());
+                    }
+                    1 => drop(storage.swap_sealed(&swaps).await.unwrap()),
+                    _ => drop(storage.remove_data_keys(&[("a".to_owned(), former)]).await.unwrap()),
                 }
             }
-        }
-    })
-    .await;
-    let is_there = storage.list_data_keys("a").await.unwrap().iter().any(|key| key.id == 1);
-    let counted = storage.count_sealed(Some(&["a".to_owned()])).await.unwrap();
-    assert!(is_there || counted.iter().all(|(_, id, _)| *id == 2), "{counted:?}");
-    storage.remove_data_keys(&[("a".to_owned(), 1)]).await.unwrap();
-    its_data_key_is_there_if_needed(&storage, 1).await;
+        })
+        .await;
+        storage.remove_data_keys(&[("a".to_owned(), former)]).await.unwrap();
+        its_data_key_is_there_if_needed(&storage, former).await;
+    }
 }

@@ -148,13 +148,14 @@ impl Site {
             None => format!("kind = \"sqlite\"\npath = {}", path(DATABASE)),
         };
         let config = format!(
-            "[storage]\n{storage}\n\n\
+            "[storage]\n{storage}\n\n[broker]\njournal_dir = {journal}\n\n\
              [encryption]\nkind = \"local\"\nkey_file = {key}\n\n\
              [providers.hubspot]\napi_base_url = {vendor_url}\nauthorize_url = {authorize}\nallow_http = true\n\
              allow_private_addresses = true\n\n\
              [listen.service]\naddress = \"{service}\"\n\n[listen.admin]\naddress = \"{admin}\"\n\n\
              [listen.public]\naddress = \"{public}\"\n\n[listen.operations]\naddress = \"{operations}\"\n",
             key = path(KEY),
+            journal = path("journal"),
             vendor_url = text(vendor),
             authorize = text(&format!("{vendor}/oauth/authorize")),
         );

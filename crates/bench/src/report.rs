@@ -147,7 +147,7 @@ impl Report {
             line("--quick: the figures mean nothing".to_owned());
         }
         if self.machine.stalls_connections() {
-            line("TCP bbr holds connections up from time to time: `sysctl net.ipv4.tcp_congestion_control=cubic`".to_owned());
+            line("TCP bbr holds connections up from time to time: `sysctl -w net.ipv4.tcp_congestion_control=cubic`".to_owned());
         }
         if let Some(load) = self.warm.as_ref().map(Warm::other_load).filter(|load| *load > QUIET) {
             line(format!("something else kept {load:.2} processors busy: repeat this on a quiet machine"));

@@ -99,7 +99,8 @@ pub trait KeyStore: Send + Sync {
     /// their order. A job is through with those whose place was taken, and need not go through the new ones.
     ///
     /// # Errors
-    /// `KeyReplaced` when one is wrapped by another key-encryption key than the active one.
+    /// `KeyReplaced` when one is wrapped by another key-encryption key than the active one; `Conflict` when others kept
+    /// replacing the same ones meanwhile, and nothing changes.
     async fn replace_data_keys(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>>;
 
     /// One page of all data keys, in order of scope and identifier, without their wrapped bytes.

@@ -252,7 +252,7 @@ impl Broker {
         let mut damaged = BTreeSet::new();
         let mut rounds = 0;
         loop {
-            let behind = self.behind(&job.scope).await?;
+            let behind = self.storage().former_data_keys_in_use(only(&job.scope).as_deref()).await?;
             let scopes: BTreeSet<_> = behind.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.difference(&damaged).cloned().collect();
             if scopes.is_empty() || rounds == ROUNDS {
@@ -265,21 +265,6 @@ impl Broker {
                 self.report(job, findings).await?;
             }
         }
-    }
-
-    /// Data keys that are not the active ones of their scopes and have sealed something that is stored.
-    async fn behind(&self, scope: &str) -> Result<BTreeSet<(String, i32)>, Error> {
-        let scopes = only(scope);
-        let used = self.storage().count_sealed(scopes.as_deref()).await?;
-        let active: HashMap<_, _> = match &scopes {
-            None => self.storage().list_active_data_keys().await?.into_iter().collect(),
-            Some(scopes) => {
-                let keys = self.storage().list_data_keys_of(scopes).await?.into_iter();
-                keys.filter(|key| key.active).map(|key| (key.scope, key.id)).collect()
-            }
-        };
-        let is_behind = |(scope, id): &(String, i32)| active.get(scope).is_some_and(|active| active != id);
-        Ok(used.into_iter().map(|(scope, id, _)| (scope, id)).filter(is_behind).collect())
     }
 
     async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
@@ -381,12 +366,11 @@ impl Broker {
         if !replaced.is_empty() {
             let scopes: BTreeSet<_> = replaced.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.into_iter().collect();
-            let used = self.storage().count_sealed(Some(&scopes)).await?;
-            let used: BTreeSet<_> = used.into_iter().map(|(scope, id, _)| (scope, id)).collect();
+            let replaced: BTreeSet<_> = replaced.into_iter().collect();
+            let in_use = self.storage().former_data_keys_in_use(Some(&scopes)).await?.into_iter();
             let behind: BTreeSet<_> =
-                replaced.into_iter().filter(|key| used.contains(key)).map(|(scope, _)| scope).collect();
-            let behind: Vec<_> = behind.into_iter().collect();
-            self.reseal_scopes(&behind).await?;
+                in_use.filter(|key| replaced.contains(key)).map(|(scope, _)| scope).collect();
+            self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
         }
         let keep = self.settings().keep_replaced_data_keys;
         let old = self.storage().replaced_data_keys(keep, REPLACED).await?;

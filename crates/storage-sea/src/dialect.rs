@@ -44,6 +44,23 @@ pub(crate) fn among(backend: DbBackend, column: impl ColumnTrait, texts: &[impl 
     }
 }
 
+/// Bytes as upper-case hexadecimal digits, in SQL.
+pub(crate) fn hex_of_bytes(backend: DbBackend, bytes: &str) -> String {
+    match backend {
+        DbBackend::Postgres => format!("upper(encode({bytes}, 'hex'))"),
+        _ => format!("hex({bytes})"),
+    }
+}
+
+/// A number of 32 bits, not below zero, as eight upper-case hexadecimal digits, in SQL.
+pub(crate) fn hex_of_int(backend: DbBackend, number: &str) -> String {
+    match backend {
+        DbBackend::Postgres => format!("upper(lpad(to_hex({number}), 8, '0'))"),
+        DbBackend::MySql => format!("lpad(hex({number}), 8, '0')"),
+        _ => format!("printf('%08X', {number})"),
+    }
+}
+
 /// The lock that keeps a row from going while others may hold the same: MySQL knows no weaker one than that which keeps
 /// it from changing.
 pub(crate) fn shared_lock(backend: DbBackend) -> LockType {

@@ -40,6 +40,10 @@ pub fn sqlite() -> BackendDef<Arc<dyn Storage>, StorageContext> {
 /// has the file in memory already; the default of 2 MB each would be a quarter of an idle server.
 const READ_CACHE: &str = "-256";
 
+/// How many rows SQLite's thread reads ahead of who takes them: each time that one of them waits for the other costs more than
+/// a row.
+const ROWS_AHEAD: usize = 1000;
+
 async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, BuildError> {
     let Some(path) = config.path else { return open_in_memory().await };
     let path = create_private(&path)?;
@@ -48,6 +52,9 @@ async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, Build
         .filename(&path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
+        // What a statement puts aside is no larger than what it changes; files for it cost more than the change itself.
+        .pragma("temp_store", "MEMORY")
+        .row_buffer_size(ROWS_AHEAD)
         .busy_timeout(config.busy_timeout);
     let describe = |error| describe(&path, error);
     let write = pool(options.clone(), 1).await.map_err(describe)?;

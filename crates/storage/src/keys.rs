@@ -60,9 +60,6 @@ pub trait KeyStore: Send + Sync {
     /// The key-encryption keys that data keys are wrapped by, each with the number of those.
     async fn count_data_keys(&self) -> Result<Vec<(String, u64)>>;
 
-    /// The active data key of every scope.
-    async fn list_active_data_keys(&self) -> Result<Vec<(String, i32)>>;
-
     /// Adds to data keys' counts of seals, each named once, and returns the new counts in order of scope and identifier; those
     /// that are not there are left out.
     async fn add_seals(&self, made: &[SealCount]) -> Result<Vec<SealCount>>;
@@ -108,6 +105,10 @@ pub trait KeyStore: Send + Sync {
 
     /// How many stored fields each data key has sealed, of these scopes, or of all. Data keys without any are left out.
     async fn count_sealed(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32, u64)>>;
+
+    /// Data keys other than the active ones of their scopes that something stored is sealed under, in order of scope and
+    /// identifier: of these scopes, or of all. Identifiers of data keys that are not there are among them.
+    async fn former_data_keys_in_use(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32)>>;
 
     /// Every sealed field of these scopes.
     async fn read_sealed(&self, scopes: &[String]) -> Result<Vec<SealedField>>;

@@ -147,7 +147,6 @@ plain! {
         fn list_data_keys(scope: &str) -> Vec<DataKeyRecord>;
         fn count_data_keys() -> Vec<(String, u64)>;
         fn add_seals(made: &[SealCount]) -> Vec<SealCount>;
-        fn list_active_data_keys() -> Vec<(String, i32)>;
         fn create_kek_check(check: &KekCheck, seen: usize) -> bool;
         fn list_kek_checks() -> Vec<KekCheck>;
         fn list_data_keys_of(scopes: &[String]) -> Vec<DataKeyRecord>;
@@ -160,6 +159,7 @@ plain! {
         fn replace_data_keys(job: Option<&str>, keys: &[DataKeyRecord]) -> Vec<String>;
         fn list_data_key_states(page: &PageRequest) -> Page<DataKeyState>;
         fn count_sealed(scopes: Option<&[String]>) -> Vec<(String, i32, u64)>;
+        fn former_data_keys_in_use(scopes: Option<&[String]>) -> Vec<(String, i32)>;
         fn read_sealed(scopes: &[String]) -> Vec<SealedField>;
         fn swap_sealed(swaps: &[SealedSwap]) -> u64;
         fn replaced_data_keys(ago: Duration, limit: u32) -> Vec<(String, i32)>;

@@ -14,6 +14,7 @@ mod m0002_changes;
 mod m0003_budgets;
 mod m0004_marks;
 mod m0005_keys;
+mod m0006_active_data_keys;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_budgets::Migration),
             Box::new(m0004_marks::Migration),
             Box::new(m0005_keys::Migration),
+            Box::new(m0006_active_data_keys::Migration),
         ]
     }
 }

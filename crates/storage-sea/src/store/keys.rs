@@ -133,18 +133,6 @@ impl KeyStore for SeaStorage {
         db.all(keys).await
     }
 
-    #[tracing::instrument(name = "db.data_key.list_active", level = "debug", skip_all)]
-    async fn list_active_data_keys(&self) -> Result<Vec<(String, i32)>> {
-        use data_keys::Column;
-        let db = self.db.read("data_key.list_active");
-        let active = data_keys::Entity::find()
-            .select_only()
-            .columns([Column::Scope, Column::Id])
-            .filter(Column::Active.eq(true))
-            .into_tuple::<(String, i32)>();
-        db.check(active.all(&db.conn).await)
-    }
-
     #[tracing::instrument(name = "db.data_key.count", level = "debug", skip_all)]
     async fn count_data_keys(&self) -> Result<Vec<(String, u64)>> {
         use data_keys::Column;
@@ -270,6 +258,11 @@ impl KeyStore for SeaStorage {
     #[tracing::instrument(name = "db.sealed.count", level = "debug", skip_all)]
     async fn count_sealed(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32, u64)>> {
         sealed::count(&self.db.read("sealed.count"), scopes).await
+    }
+
+    #[tracing::instrument(name = "db.sealed.former", level = "debug", skip_all)]
+    async fn former_data_keys_in_use(&self, scopes: Option<&[String]>) -> Result<Vec<(String, i32)>> {
+        sealed::former(&self.db.read("sealed.former"), scopes).await
     }
 
     #[tracing::instrument(name = "db.sealed.read", level = "debug", skip_all)]

@@ -1,6 +1,6 @@
 //! Where ciphertexts are kept, once for all: reading, counting and replacing them goes by this list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
@@ -8,6 +8,7 @@ use tokenward_storage::{Result, SealedColumn, SealedField, SealedSwap, StorageEr
 use tokenward_types::Sealed;
 
 use super::batch::{Batch, Column, Set, Sql, Type};
+use crate::dialect;
 use crate::session::{Session, Tx};
 
 /// The scope of what belongs to no tenant.
@@ -82,6 +83,11 @@ impl Place {
         format!("{column} IS NOT NULL AND length({column}) >= {MIN_LENGTH}", column = self.column)
     }
 
+    /// The number of the data key, as the bytes that a ciphertext has of it.
+    fn header(&self) -> String {
+        format!("substr({}, 2, 4)", self.column)
+    }
+
     /// What names a row, and the fence that its ciphertexts are bound to.
     fn keys(&self) -> Vec<Column> {
         let tenant = self.is_tenants.then_some(("tenant_id", Type::Text));
@@ -136,7 +142,7 @@ pub(super) async fn count<C: ConnectionTrait>(
     for column in SealedColumn::ALL {
         let place = place(column);
         let group = if place.is_tenants { "tenant_id, " } else { "" };
-        let header = format!("substr({}, 2, 4)", place.column);
+        let header = place.header();
         let select = format!(
             "SELECT {} AS scope, {header} AS header, COUNT(*) AS fields FROM {} WHERE {}",
             place.scope(),
@@ -145,10 +151,8 @@ pub(super) async fn count<C: ConnectionTrait>(
         );
         let rest = format!(" GROUP BY {group}{header}");
         each_piece(db, &place, scopes, (&select, &rest), |row| {
-            let header: Vec<u8> = row.try_get("", "header")?;
-            if let Ok(id) = <[u8; 4]>::try_from(&*header) {
-                let fields: i64 = row.try_get("", "fields")?;
-                let key = (row.try_get("", "scope")?, i32::from_be_bytes(id));
+            let fields: i64 = row.try_get("", "fields")?;
+            if let Some(key) = named(row)? {
                 *counts.entry(key).or_default() += fields.unsigned_abs();
             }
             Ok(())
@@ -156,6 +160,42 @@ pub(super) async fn count<C: ConnectionTrait>(
         .await?;
     }
     Ok(counts.into_iter().map(|((scope, id), fields)| (scope, id, fields)).collect())
+}
+
+/// The data keys other than the active ones that something is sealed under, of some scopes or of all.
+pub(super) async fn former<C: ConnectionTrait>(
+    db: &Session<C>,
+    scopes: Option<&[String]>,
+) -> Result<Vec<(String, i32)>> {
+    let backend = db.conn.get_database_backend();
+    let mut keys = BTreeSet::new();
+    for column in SealedColumn::ALL {
+        let place = place(column);
+        let (scope, header) = (place.scope(), place.header());
+        // Its own data keys have a column of this name as well.
+        let qualified = if place.is_tenants { format!("{}.{scope}", place.table) } else { scope.clone() };
+        let select = format!(
+            "SELECT {scope} AS scope, {header} AS header FROM {} WHERE {} AND {} <> (SELECT {} FROM data_keys AS k WHERE \
+             k.active = TRUE AND k.scope = {qualified})",
+            place.table,
+            place.is_there(),
+            dialect::hex_of_bytes(backend, &header),
+            dialect::hex_of_int(backend, "k.id"),
+        );
+        each_piece(db, &place, scopes, (&select, ""), |row| {
+            keys.extend(named(row)?);
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(keys.into_iter().collect())
+}
+
+/// The data key that a row's `scope` and `header` name.
+fn named(row: &QueryResult) -> Result<Option<(String, i32)>, DbErr> {
+    let header: Vec<u8> = row.try_get("", "header")?;
+    let Ok(id) = <[u8; 4]>::try_from(&*header) else { return Ok(None) };
+    Ok(Some((row.try_get("", "scope")?, i32::from_be_bytes(id))))
 }
 
 /// Every field of these scopes.

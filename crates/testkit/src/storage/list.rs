@@ -57,6 +57,7 @@ macro_rules! storage_conformance {
                 states_of_data_keys_are_listed_in_pages,
                 every_sealed_field_is_read_and_swapped,
                 sealed_fields_are_counted_by_their_data_keys,
+                former_data_keys_are_in_use_until_all_is_sealed_anew,
                 a_swap_on_a_ciphertext_that_changed_changes_nothing,
                 a_replaced_data_key_that_nothing_needs_is_removed,
                 what_is_sealed_under_a_data_key_that_is_gone_is_refused,

@@ -357,6 +357,38 @@ pub async fn sealed_fields_are_counted_by_their_data_keys(fixture: &dyn StorageF
     assert_eq!(counted(Some(&["unknown".to_owned()])).await, []);
 }
 
+pub async fn former_data_keys_are_in_use_until_all_is_sealed_anew(fixture: &dyn StorageFixture) {
+    let storage = everywhere(fixture).await;
+    for former in storage.read_sealed(&["a", "b", "_installation"].map(str::to_owned)).await.unwrap() {
+        storage.swap_sealed(&[SealedSwap { former, sealed: under(1, "first") }]).await.unwrap();
+    }
+    let (a, b, none) = (["a".to_owned()], ["b".to_owned()], Vec::<(String, i32)>::new());
+    let in_use = async |scopes: Option<&[String]>| storage.former_data_keys_in_use(scopes).await.unwrap();
+    assert_eq!(in_use(None).await, none, "all is under active ones");
+    storage.replace_data_keys(None, &[data_key("a", 2), data_key("_installation", 2)]).await.unwrap();
+    let one = |scope: &str| (scope.to_owned(), 1);
+    assert_eq!(in_use(None).await, [one("_installation"), one("a")]);
+    assert_eq!(in_use(Some(&a)).await, [one("a")]);
+    assert_eq!(in_use(Some(&b)).await, none);
+    // One field after the other: the last one of a scope counts as much as the first.
+    for scope in ["a", "_installation"] {
+        for former in storage.read_sealed(&[scope.to_owned()]).await.unwrap() {
+            assert!(in_use(None).await.contains(&one(scope)), "{former:?}");
+            storage.swap_sealed(&[SealedSwap { former, sealed: under(2, "new") }]).await.unwrap();
+        }
+    }
+    assert_eq!(in_use(None).await, none);
+    // A number that needs all eight digits.
+    for (id, text) in [(0x7abc_def0, "another"), (3, "nobody's")] {
+        let former = storage.read_sealed(&a).await.unwrap().remove(0);
+        storage.swap_sealed(&[SealedSwap { former, sealed: under(id, text) }]).await.unwrap();
+        assert_eq!(in_use(Some(&a)).await, [("a".to_owned(), id)], "no data key has this number");
+    }
+    storage.create_data_key(&data_key("a", 0x7abc_def0)).await.unwrap();
+    let in_use = in_use(Some(&a)).await;
+    assert_eq!(in_use, [("a".to_owned(), 2), ("a".to_owned(), 3)]);
+}
+
 pub async fn a_swap_on_a_ciphertext_that_changed_changes_nothing(fixture: &dyn StorageFixture) {
     let storage = everywhere(fixture).await;
     let fields = storage.read_sealed(&names()).await.unwrap();

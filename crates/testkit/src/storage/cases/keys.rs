@@ -102,10 +102,8 @@ pub async fn of_many_active_data_keys_at_once_one_stays_active(fixture: &dyn Sto
     .await;
     assert!(results.iter().all(Result::is_ok));
     let keys = storage.list_data_keys("a").await.unwrap();
-    let active: Vec<_> =
-        keys.iter().filter(|key| key.active).map(|key| (key.scope.clone(), key.id)).collect();
-    assert_eq!((keys.len(), active.len()), (MANY, 1));
-    assert_eq!(storage.list_active_data_keys().await.unwrap(), active);
+    let active = keys.iter().filter(|key| key.active).count();
+    assert_eq!((keys.len(), active), (MANY, 1));
 }
 
 pub async fn a_hundred_counts_of_seals_lose_none(fixture: &dyn StorageFixture) {

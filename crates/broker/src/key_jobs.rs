@@ -12,10 +12,13 @@ use tokenward_storage::{
 use crate::Error;
 use crate::broker::Broker;
 use crate::follow::LIVE_WITHIN;
+use crate::pace::Pace;
 use crate::sealer::{Former, OpenKeys, Reseal, active_of, field_name};
 
-/// How many data keys are handed out at once.
-const BATCH: u32 = 1000;
+/// How many data keys are handed out at once to be wrapped anew.
+const REWRAPS: u32 = 1000;
+/// The same where what they sealed is read as well: each is a burst of work that callers may meet.
+const BATCH: u32 = 250;
 /// How many ciphertexts one transaction replaces.
 const SWAPS: usize = 500;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
@@ -34,6 +37,8 @@ const FORGET_JOBS: std::time::Duration = std::time::Duration::from_secs(90 * 24 
 pub(crate) struct KeyWork {
     changes: Lane,
     checks: Lane,
+    /// All that is read and sealed counts, whatever for.
+    pace: Pace,
 }
 
 /// Jobs that this process does one after the other.
@@ -54,7 +59,7 @@ impl Broker {
 
     /// Goes on with every job that is running, as far as it can.
     pub(crate) async fn run_key_jobs(&self) {
-        let KeyWork { changes, checks } = self.key_work();
+        let KeyWork { changes, checks, .. } = self.key_work();
         futures::join!(
             self.run_lane(changes, |kind| kind != KeyJobKind::Verify),
             self.run_lane(checks, |kind| kind == KeyJobKind::Verify),
@@ -95,7 +100,8 @@ impl Broker {
         }
         let mut rounds = 0;
         while !self.is_stopping() {
-            let claim = self.storage().claim_data_keys(&job.id, BATCH).await?;
+            let batch = if job.kind == KeyJobKind::Rotate { REWRAPS } else { BATCH };
+            let claim = self.storage().claim_data_keys(&job.id, batch).await?;
             if claim.remaining == 0 {
                 return self.finish(job).await;
             }
@@ -242,8 +248,18 @@ impl Broker {
     async fn swap(&self, swaps: &[SealedSwap]) -> Result<(), Error> {
         for swaps in swaps.chunks(SWAPS) {
             self.storage().swap_sealed(swaps).await?;
+            self.rest_after(swaps.len()).await;
         }
         Ok(())
+    }
+
+    /// Leaves callers the processors for a while, after work on so many fields.
+    async fn rest_after(&self, fields: usize) {
+        let rate = self.settings().max_key_job_rate;
+        let rest = self.key_work().pace.rest(fields, rate, self.clock().monotonic());
+        if !rest.is_zero() {
+            self.timer().sleep(rest).await;
+        }
     }
 
     /// Seals anew what is under replaced data keys after all: a server stopped halfway, or sealed something before it learnt of
@@ -270,6 +286,7 @@ impl Broker {
     async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
         let scopes = scopes_of(batch);
         let (fields, keys) = self.read_scopes(&scopes, &[]).await?;
+        let read = fields.len();
         let mut findings = damaged_keys(&keys);
         for field in fields {
             if let Err(problem) = self.sealer().check_field(&keys, &field) {
@@ -282,7 +299,9 @@ impl Broker {
             if is_damaged { &mut bad } else { &mut good }.push((key.scope.clone(), key.id));
         }
         self.storage().settle_data_keys(&job.id, &good, false).await?;
-        self.skip(job, findings, bad).await
+        self.skip(job, findings, bad).await?;
+        self.rest_after(read).await;
+        Ok(())
     }
 
     /// Reports what a job could not deal with, and is through with it.

@@ -28,6 +28,7 @@ mod key_jobs;
 mod line;
 mod maintenance;
 mod metrics;
+mod pace;
 mod pauses;
 mod readiness;
 mod refresh;

@@ -43,6 +43,8 @@ pub struct Settings {
     pub data_key_ttl: Duration,
     /// How long data keys that were replaced are kept for results that wait in a journal.
     pub keep_replaced_data_keys: Duration,
+    /// How many stored ciphertexts key jobs seal anew or check a second, at the most; 0 for no limit.
+    pub max_key_job_rate: u32,
     /// How often one connection's rejected token is looked into.
     pub report_interval: Duration,
     /// How long tokens in memory are given out while the database is away.
@@ -77,6 +79,7 @@ impl Settings {
             max_cached_data_keys: 10_000,
             data_key_ttl: Duration::from_secs(3600),
             keep_replaced_data_keys: Duration::from_secs(24 * 3600),
+            max_key_job_rate: 12_000,
             report_interval: Duration::from_secs(10),
             max_stale: Duration::from_secs(600),
             idle_check_interval: Duration::from_secs(24 * 3600),

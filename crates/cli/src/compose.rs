@@ -214,6 +214,7 @@ fn settings(config: &Config, public_url: Url, server_id: String) -> Settings {
         max_cached_data_keys: broker.max_cached_data_keys,
         data_key_ttl: broker.data_key_ttl,
         keep_replaced_data_keys: broker.keep_replaced_data_keys,
+        max_key_job_rate: broker.max_key_job_rate,
         report_interval: broker.report_interval,
         max_stale: broker.max_stale,
         idle_check_interval: broker.idle_check_interval,

@@ -109,7 +109,7 @@ fn the_defaults_of_the_broker_are_its_own() {
         (broker.allow_shared_accounts, broker.max_cached_connections, broker.max_cached_data_keys)
     );
     assert_eq!(
-        (config.data_key_ttl, config.keep_replaced_data_keys),
-        (broker.data_key_ttl, broker.keep_replaced_data_keys)
+        (config.data_key_ttl, config.keep_replaced_data_keys, config.max_key_job_rate),
+        (broker.data_key_ttl, broker.keep_replaced_data_keys, broker.max_key_job_rate)
     );
 }

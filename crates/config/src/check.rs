@@ -117,6 +117,10 @@ impl Config {
             let at = "broker.idle_check_interval";
             check_range(problems, at, broker.idle_check_interval, 10 * minute, 30 * day);
         }
+        // A server that stops does not wait for the rest after a batch.
+        if (1..1000).contains(&broker.max_key_job_rate) {
+            problems.add("broker.max_key_job_rate", "must be 0, for no limit, or at least 1000");
+        }
         if !(10..=95).contains(&broker.refresh_ahead_percent) {
             problems.add("broker.refresh_ahead_percent", "must be 10 to 95");
         }

@@ -384,6 +384,8 @@ pub struct Broker {
     /// How long data keys that were replaced are kept for results that wait in a journal.
     #[serde(with = "duration")]
     pub keep_replaced_data_keys: Duration,
+    /// How many stored ciphertexts key jobs seal anew or check a second, at the most; 0 for no limit.
+    pub max_key_job_rate: u32,
     /// How often one connection's rejected token is looked into.
     #[serde(with = "duration")]
     pub report_interval: Duration,
@@ -414,6 +416,7 @@ impl Default for Broker {
             max_cached_data_keys: 10_000,
             data_key_ttl: Duration::from_hours(1),
             keep_replaced_data_keys: Duration::from_hours(24),
+            max_key_job_rate: 12_000,
             report_interval: Duration::from_secs(10),
             journal_dir: None,
             idle_check_interval: Duration::from_hours(24),

@@ -97,7 +97,7 @@ fn every_problem_is_reported_at_once_with_its_option() {
          [listen.admin]\naddress = \"0.0.0.0:7602\"\nport = 1\n\
          [listen.public]\naddress = \"somewhere\"\n\
          [lgo]\nlevel = 1\n\
-         [broker]\nlease = \"soon\"\nrefresh_ahead_percent = 99\n\
+         [broker]\nlease = \"soon\"\nrefresh_ahead_percent = 99\nmax_key_job_rate = 999\n\
          [public]\nreturn_urls = [\"http://example.com\"]\n\
          [builtin_issuer]\naudience = \"\"\n\
          [[issuers]]\nname = \"a\"\niss = \"tokenward\"\njwks_url = \"x\"\njwks_file = \"y\"\n\
@@ -114,6 +114,7 @@ fn every_problem_is_reported_at_once_with_its_option() {
         "lgo: unknown field `lgo`, expected one of `storage`",
         "broker.lease: must be a duration",
         "broker.refresh_ahead_percent: must be 10 to 95",
+        "broker.max_key_job_rate: must be 0, for no limit, or at least 1000",
         "public.url: is missing",
         "public.return_urls[0]: must begin with https://",
         "builtin_issuer.audience: must not be empty",

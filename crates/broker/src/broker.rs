@@ -380,6 +380,12 @@ impl Broker {
         &self.0.key_work
     }
 
+    /// Returns when this server begins nothing more.
+    pub(crate) async fn stopping(&self) {
+        // An error would mean that the broker is gone, which this one holds.
+        let _ = self.0.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
     /// Whether this server begins nothing more.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.0.stopping.borrow()

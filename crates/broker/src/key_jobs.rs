@@ -258,7 +258,10 @@ impl Broker {
         let rate = self.settings().max_key_job_rate;
         let rest = self.key_work().pace.rest(fields, rate, self.clock().monotonic());
         if !rest.is_zero() {
-            self.timer().sleep(rest).await;
+            tokio::select! {
+                () = self.timer().sleep(rest) => {}
+                () = self.stopping() => {}
+            }
         }
     }
 

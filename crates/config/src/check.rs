@@ -117,7 +117,7 @@ impl Config {
             let at = "broker.idle_check_interval";
             check_range(problems, at, broker.idle_check_interval, 10 * minute, 30 * day);
         }
-        // A server that stops does not wait for the rest after a batch.
+        // Below, one transaction's rest would be longer than half a second, and a job look as if it stood still.
         if (1..1000).contains(&broker.max_key_job_rate) {
             problems.add("broker.max_key_job_rate", "must be 0, for no limit, or at least 1000");
         }

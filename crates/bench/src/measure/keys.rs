@@ -36,9 +36,11 @@ pub struct Keys {
     pub alone_rows_per_second: f64,
     /// The same while callers ask.
     pub beside_rows_per_second: f64,
-    /// The most calls of GetToken a second, of callers who do not wait for one another.
-    pub most_rps: f64,
-    /// The 99th percentile of GetToken at half of that, alone, each round.
+    /// The most calls of GetToken a second, of callers who do not wait for one another, where it was looked for.
+    pub most_rps: Option<f64>,
+    /// The calls of GetToken a second: half of that, or what was asked for.
+    pub calls_per_second: f64,
+    /// The 99th percentile of GetToken at that rate, alone, each round.
     pub alone_p99_ms: Vec<f64>,
     /// The same while rows are sealed anew.
     pub beside_p99_ms: Vec<f64>,
@@ -69,15 +71,6 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
     let calls = get_token_calls(gateway, filled, options).await?;
     each(gateway.site.service, calls.clone(), options.connections, 64).await?;
     let workload = Workload::new(gateway.site.service, calls).await?;
-    let closed = Closed {
-        connections: options.connections,
-        streams: options.streams,
-        warmup: options.warmup(),
-        time: options.round_time(),
-        seed: options.seed,
-    };
-    let closed = closed_loop(&workload, closed, gateway.child.pid()).await?;
-    let closed = closed.outcome.all_right("closed round")?;
     let plan = |number: usize, rate: f64| Open {
         connections: options.connections,
         rate,
@@ -85,20 +78,27 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
         time: options.round_time(),
         seed: options.seed.wrapping_add(count(number)),
     };
-    // Callers who wait for an answer before they ask again get more answers than those who ask when they have to.
-    let (mut most_rps, mut too_many) = (0.0, rate(closed.calls, options.round_time()));
-    for number in 0..STEPS {
-        let tried = f64::midpoint(most_rps, too_many);
-        let outcome = open_loop(&workload, plan(number, tried)).await?.all_right("paced round")?;
-        let p99 = outcome.latency_ms(P99);
-        say(&format!("  p99 {p99:.3} ms at {tried:.0} calls/s"));
-        *(if p99 <= BEARABLE_MS { &mut most_rps } else { &mut too_many }) = tried;
-    }
-    ensure!(most_rps > 0.0, "no load was bearable");
+    let (most_rps, calls_per_second) = if let Some(given) = options.calls_per_second {
+        (None, f64::from(given))
+    } else {
+        // Callers who wait for an answer before they ask again get more answers than those who ask when they have to.
+        let closed = Closed {
+            connections: options.connections,
+            streams: options.streams,
+            warmup: options.warmup(),
+            time: options.round_time(),
+            seed: options.seed,
+        };
+        let closed = closed_loop(&workload, closed, gateway.child.pid()).await?;
+        let closed = closed.outcome.all_right("closed round")?;
+        let too_many = rate(closed.calls, options.round_time());
+        let most = most_bearable(&workload, too_many, plan).await?;
+        (Some(most), most / 2.0)
+    };
     let (mut alone_p99_ms, mut beside_p99_ms) = (Vec::new(), Vec::new());
     let (mut rows, mut worked) = (0, 0.0);
     for number in 0..options.rounds {
-        let plan = plan(number, most_rps / 2.0);
+        let plan = plan(number, calls_per_second);
         let alone = open_loop(&workload, plan).await?.all_right("paced round")?;
         let callers = async { open_loop(&workload, plan).await?.all_right("paced round beside a job") };
         let mut callers = std::pin::pin!(callers);
@@ -135,9 +135,28 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
         alone_rows_per_second,
         beside_rows_per_second: float(count(rows)) / worked,
         most_rps,
+        calls_per_second,
         alone_p99_ms,
         beside_p99_ms,
     })
+}
+
+/// The most calls a second that come back in a bearable time, below `too_many`.
+async fn most_bearable(
+    workload: &Workload,
+    mut too_many: f64,
+    plan: impl Fn(usize, f64) -> Open,
+) -> Result<f64> {
+    let mut most = 0.0;
+    for number in 0..STEPS {
+        let tried = f64::midpoint(most, too_many);
+        let outcome = open_loop(workload, plan(number, tried)).await?.all_right("paced round")?;
+        let p99 = outcome.latency_ms(P99);
+        say(&format!("  p99 {p99:.3} ms at {tried:.0} calls/s"));
+        *(if p99 <= BEARABLE_MS { &mut most } else { &mut too_many }) = tried;
+    }
+    ensure!(most > 0.0, "no load was bearable");
+    Ok(most)
 }
 
 struct Jobs(KeyServiceClient<AdminChannel>);

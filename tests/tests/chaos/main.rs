@@ -37,7 +37,8 @@ fn a_minute_of_kills_crashes_and_cuts_loses_no_grant_and_fails_no_call() {
     assert_eq!(figure(&report, "grants_lost"), 0);
     // It was no idyll.
     assert!(figure(&report, "kills") >= 8);
-    assert!(figure(&report, "kills_with_attempt_in_flight") >= 1);
+    // Whether one of so few kills meets a refresh is chance, unlike that some fault does; long runs count kills.
+    assert!(figure(&report, "unknown_outcomes") >= 1);
     assert!(figure(&report, "refreshes") >= 200);
     assert_eq!(figure(&report, "db_crashes"), 1);
     assert!(figure(&report, "suspends") >= 3);

@@ -182,6 +182,8 @@ impl Broker {
         for field in &fields {
             *seals.entry(&field.scope).or_default() += 1;
         }
+        // Those that have sealed nothing are work as well.
+        let idle = batch.len().saturating_sub(seals.len());
         let kek = self.sealer().active_kek().await?;
         let former = batch.iter().map(|key| {
             let seals = seals.get(&*key.scope).copied().unwrap_or_default();
@@ -200,6 +202,7 @@ impl Broker {
         let (swaps, findings) = self.seal_anew(fields, &keys);
         drop(keys);
         self.swap(&swaps).await?;
+        self.rest_after(idle).await;
         self.report(job, findings).await
     }
 
@@ -289,7 +292,7 @@ impl Broker {
     async fn verify_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
         let scopes = scopes_of(batch);
         let (fields, keys) = self.read_scopes(&scopes, &[]).await?;
-        let read = fields.len();
+        let read = fields.len().max(batch.len());
         let mut findings = damaged_keys(&keys);
         for field in fields {
             if let Err(problem) = self.sealer().check_field(&keys, &field) {

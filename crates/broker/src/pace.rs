@@ -1,8 +1,8 @@
 //! Work in the background at a steady rate, so that callers find a processor.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokenward_types::Monotonic;
 
 /// How much of what was missed is made up for: a rate is kept over short stalls, and none of them is followed by a rush.
@@ -19,7 +19,7 @@ impl Pace {
             return Duration::ZERO;
         }
         let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = self.0.lock();
         *done = Ord::max(*done, now) + Duration::from_secs(1) * pieces / rate;
         done.since(now).saturating_sub(MAKE_UP)
     }

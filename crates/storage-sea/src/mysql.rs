@@ -67,9 +67,15 @@ async fn open(config: &ServerConfig, options: MySqlConnectOptions) -> Result<Sea
     });
     let pool = SqlxMySqlConnector::from_sqlx_mysql_pool(pool);
     let beginnings = Database::beginnings(config.max_connections);
-    let database =
-        Database { read: pool.clone(), write: pool, patience, beginnings, migrations: Some(server) };
-    Ok(SeaStorage::new(database, None))
+    let database = Database {
+        read: pool.clone(),
+        write: pool,
+        patience,
+        beginnings,
+        turns: None,
+        migrations: Some(server),
+    };
+    Ok(SeaStorage::new(database, None, None))
 }
 
 async fn version(connection: &mut MySqlConnection) -> sqlx::Result<String> {

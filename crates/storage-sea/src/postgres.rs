@@ -57,8 +57,9 @@ async fn open(config: &ServerConfig, options: PgConnectOptions) -> Result<SeaSto
         .connect_lazy_with(options);
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
     let beginnings = Database::beginnings(config.max_connections);
-    let database = Database { read: pool.clone(), write: pool, patience, beginnings, migrations: None };
-    Ok(SeaStorage::new(database, None))
+    let database =
+        Database { read: pool.clone(), write: pool, patience, beginnings, turns: None, migrations: None };
+    Ok(SeaStorage::new(database, None, None))
 }
 
 /// What a session is set to. Not by the connection's options, which poolers do not pass on.

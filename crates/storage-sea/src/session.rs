@@ -1,5 +1,7 @@
 //! The way to the database: reads see one statement's snapshot, writes are transactions that end in `commit`.
 
+use std::sync::Arc;
+
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveValue, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DeleteMany,
@@ -8,12 +10,13 @@ use sea_orm::{
 };
 use tokenward_storage::{MAX_PAGE_SIZE, Page, PageRequest, Result, StorageError, StorageErrorKind};
 use tokenward_types::sha256;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use crate::entity::locks;
 use crate::error::{self, Inconsistent};
 use crate::mysql;
 use crate::patience::{Patience, Patient};
+use crate::sqlite;
 
 /// The pools of one database. SQLite has one connection that writes, and others that read meanwhile.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Database {
     pub(crate) patience: Patience,
     /// Turns of those that begin an attempt.
     pub(crate) beginnings: Semaphore,
+    /// Where one writes at a time: turns of transactions, which those of all pools of this process share.
+    pub(crate) turns: Option<Arc<Mutex<()>>>,
     /// Where a migration cannot be one transaction: the server that it runs on, on a connection of its own.
     pub(crate) migrations: Option<mysql::Server>,
 }
@@ -31,7 +36,8 @@ impl Database {
     /// Statements that only read; `operation` stands in their errors.
     pub(crate) fn read(&self, operation: &'static str) -> Session<DatabaseConnection> {
         let patience = self.patience.clone();
-        Session { conn: Patient { inner: self.read.clone(), patience, only_reads: true }, operation }
+        let conn = Patient { inner: self.read.clone(), patience, only_reads: true };
+        Session { conn, operation, turn: None }
     }
 
     /// For so many connections that write: half of them may be taken by attempts that begin, so that what attempts came to
@@ -49,6 +55,11 @@ impl Database {
 
     /// A transaction; dropping it rolls it back.
     pub(crate) async fn begin(&self, operation: &'static str) -> Result<Tx> {
+        let failed = |error| error::of_statement(operation, error);
+        let turn = match &self.turns {
+            Some(turns) => Some(sqlite::turn(turns).await.map_err(failed)?),
+            None => None,
+        };
         // A transaction that began by reading could not turn into a writing one while another writes.
         let begin = || {
             self.write.begin_with_options(TransactionOptions {
@@ -57,9 +68,9 @@ impl Database {
             })
         };
         let tx = self.patience.wait_twice(begin).await;
-        let inner = tx.map_err(|error| error::of_statement(operation, error))?;
+        let inner = tx.map_err(failed)?;
         let patience = self.patience.clone();
-        Ok(Session { conn: Patient { inner, patience, only_reads: false }, operation })
+        Ok(Session { conn: Patient { inner, patience, only_reads: false }, operation, turn })
     }
 }
 
@@ -67,6 +78,8 @@ impl Database {
 pub(crate) struct Session<C> {
     pub(crate) conn: Patient<C>,
     operation: &'static str,
+    /// Lets the next transaction begin when it goes.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Statements of one transaction.
@@ -199,13 +212,19 @@ impl<C: ConnectionTrait> Session<C> {
 impl Tx {
     /// A transaction that may take as long as it takes.
     pub(crate) fn endless(inner: DatabaseTransaction, operation: &'static str) -> Self {
-        Self { conn: Patient { inner, patience: Patience::endless(), only_reads: false }, operation }
+        Self {
+            conn: Patient { inner, patience: Patience::endless(), only_reads: false },
+            operation,
+            turn: None,
+        }
     }
 
     /// Makes everything since the beginning happen.
     pub(crate) async fn commit(self) -> Result<()> {
-        let Self { conn: Patient { inner, patience, .. }, operation } = self;
-        patience.wait(inner.commit()).await.map_err(|error| error::of_commit(operation, error))
+        let Self { conn: Patient { inner, patience, .. }, operation, turn } = self;
+        let committed = patience.wait(inner.commit()).await;
+        drop(turn);
+        committed.map_err(|error| error::of_commit(operation, error))
     }
 
     /// Waits until no other transaction that locked the same name is open, and keeps others out until this one ends.

@@ -6,12 +6,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::SqlxSqliteConnector;
+use sea_orm::error::ConnAcquireErr;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions, Error, SqlitePool};
+use sea_orm::{DbErr, SqlxSqliteConnector};
 use tokenward_plugin::{BackendDef, BuildError, Prepared};
-use tokenward_storage::{Storage, StorageContext};
+use tokenward_storage::{Storage, StorageContext, StorageError, StorageErrorKind};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::SqliteConfig;
 use crate::patience::Patience;
@@ -44,6 +46,9 @@ const READ_CACHE: &str = "-256";
 /// a row.
 const ROWS_AHEAD: usize = 1000;
 
+/// How many operations SQLite does between two offers of its processor: some 20 microseconds.
+const OPERATIONS: i32 = 500;
+
 async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, BuildError> {
     let Some(path) = config.path else { return open_in_memory().await };
     let path = create_private(&path)?;
@@ -56,33 +61,75 @@ async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, Build
         .pragma("temp_store", "MEMORY")
         .row_buffer_size(ROWS_AHEAD)
         .busy_timeout(config.busy_timeout);
-    let describe = |error| describe(&path, error);
-    let write = pool(options.clone(), 1).await.map_err(describe)?;
-    let read =
-        pool(options.pragma("cache_size", READ_CACHE), config.max_connections).await.map_err(describe)?;
-    Ok(storage(read, write, lock))
+    let file = SqliteFile { options, turns: Arc::default() };
+    let database =
+        file.open(config.max_connections, Manners::Plain).await.map_err(|error| describe(&path, error))?;
+    Ok(SeaStorage::new(database, Some(file), lock))
 }
 
 async fn open_in_memory() -> Result<SeaStorage, BuildError> {
     let describe = |error| describe(Path::new(":memory:"), error);
     // This form gets a name that is unique in the process, and lives as long as its one connection.
     let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(describe)?;
-    let pool = pool(options, 1).await.map_err(describe)?;
-    Ok(storage(pool.clone(), pool, None))
+    let pool = pool(options, 1, Manners::Plain).await.map_err(describe)?;
+    Ok(SeaStorage::new(database(pool.clone(), pool, None), None, None))
 }
 
-fn storage(read: SqlitePool, write: SqlitePool, lock: Option<File>) -> SeaStorage {
-    let database = Database {
+/// A database file that is open, and can be opened once more.
+#[derive(Clone, Debug)]
+pub(crate) struct SqliteFile {
+    options: SqliteConnectOptions,
+    /// SQLite lets one write at a time; who finds it taken would ask again and again, in no order.
+    turns: Arc<Mutex<()>>,
+}
+
+impl SqliteFile {
+    /// Opens it once more, with threads that the caller's thread begins. The lock file stays with the first.
+    pub(crate) async fn reopen(&self) -> Result<SeaStorage, StorageError> {
+        let database = self.open(1, Manners::Yields).await.map_err(|error| {
+            StorageError::new(StorageErrorKind::Unavailable, "key_job.in_background").source(error)
+        })?;
+        Ok(SeaStorage::new(database, Some(self.clone()), None))
+    }
+
+    async fn open(&self, readers: u32, manners: Manners) -> Result<Database, Error> {
+        let write = pool(self.options.clone(), 1, manners).await?;
+        let read = pool(self.options.clone().pragma("cache_size", READ_CACHE), readers, manners).await?;
+        Ok(database(read, write, Some(self.turns.clone())))
+    }
+}
+
+/// A turn to write, unless those before take too long.
+pub(crate) async fn turn(turns: &Arc<Mutex<()>>) -> Result<OwnedMutexGuard<()>, DbErr> {
+    let turn = tokio::time::timeout(ACQUIRE_TIMEOUT, turns.clone().lock_owned()).await;
+    turn.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+}
+
+fn database(read: SqlitePool, write: SqlitePool, turns: Option<Arc<Mutex<()>>>) -> Database {
+    Database {
         read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
         write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
         patience: Patience::endless(),
         beginnings: Database::beginnings(1),
+        turns,
         migrations: None,
-    };
-    SeaStorage::new(database, lock)
+    }
 }
 
-async fn pool(options: SqliteConnectOptions, max_connections: u32) -> Result<SqlitePool, Error> {
+/// How a connection's thread treats others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manners {
+    Plain,
+    /// It offers its processor to whoever waits for one, in the midst of a statement: the kernel may let even a thread of the
+    /// lowest priority run to the end of its slice of some milliseconds.
+    Yields,
+}
+
+async fn pool(
+    options: SqliteConnectOptions,
+    max_connections: u32,
+    manners: Manners,
+) -> Result<SqlitePool, Error> {
     SqlitePoolOptions::new()
         .min_connections(1)
         .max_connections(max_connections)
@@ -91,6 +138,17 @@ async fn pool(options: SqliteConnectOptions, max_connections: u32) -> Result<Sql
         .max_lifetime(None)
         // A connection to a file does not die while nobody looks.
         .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if manners == Manners::Yields {
+                    connection.lock_handle().await?.set_progress_handler(OPERATIONS, || {
+                        std::thread::yield_now();
+                        true
+                    });
+                }
+                Ok(())
+            })
+        })
         .connect_with(options.foreign_keys(true).disable_statement_logging())
         .await
 }

@@ -77,6 +77,7 @@ macro_rules! storage_conformance {
                 a_job_goes_through_the_data_keys_that_it_is_about,
                 a_finding_is_kept_as_it_was_first_reported,
                 a_job_that_is_over_is_forgotten_after_a_while,
+                storage_in_the_background_is_the_same,
             }
             tenants {
                 a_tenant_keeps_every_field,

@@ -220,3 +220,30 @@ pub async fn a_job_that_is_over_is_forgotten_after_a_while(fixture: &dyn Storage
     assert_eq!(storage.list_key_findings("job_3", 10).await.unwrap().len(), 1);
     assert_eq!(storage.forget_key_jobs(Duration::ZERO).await.unwrap(), 0);
 }
+
+pub async fn storage_in_the_background_is_the_same(fixture: &dyn StorageFixture) {
+    let storage = with_keys(fixture).await;
+    let Some(background) = storage.in_background().await.unwrap() else { return };
+    begun(&background, &new("job_1", KeyJobKind::Verify)).await;
+    let finding = |scope: &str, number: usize| KeyFinding {
+        scope: scope.into(),
+        place: format!("data key {number}"),
+        problem: "altered".into(),
+    };
+    // Neither keeps the other from writing.
+    let report = |scope: &'static str| {
+        move |number, storage: Arc<dyn Storage>| async move {
+            storage.add_key_findings("job_1", &[finding(scope, number)]).await
+        }
+    };
+    let reports =
+        futures::join!(at_once(MANY, &storage, report("a")), at_once(MANY, &background, report("b")),);
+    for reported in reports.0.into_iter().chain(reports.1) {
+        reported.unwrap();
+    }
+    // The one outlives the other.
+    drop(storage);
+    let all = background.list_key_findings("job_1", 1000).await.unwrap();
+    assert_eq!(all.len(), 2 * MANY);
+    assert_eq!(fixture.open().await.list_key_findings("job_1", 1000).await.unwrap(), all);
+}

@@ -266,6 +266,7 @@ impl Broker {
             let _ = self.0.delicate.subscribe().wait_for(|count| *count == 0).await;
             self.0.flights.finished().await;
             self.0.unsaved.finished().await;
+            self.key_jobs_paused().await;
         };
         let _ = tokio::time::timeout(grace, finished).await;
         if !self.0.flights.is_empty() {
@@ -374,6 +375,14 @@ impl Broker {
     /// How many connections are in memory, about.
     pub fn cached_connections(&self) -> u64 {
         self.0.directory.len()
+    }
+
+    pub(crate) fn runtime(&self) -> tokio::runtime::Handle {
+        self.0.runtime.clone()
+    }
+
+    pub(crate) fn shared_storage(&self) -> Arc<dyn Storage> {
+        self.0.storage.clone()
     }
 
     pub(crate) fn key_work(&self) -> &KeyWork {

@@ -2,14 +2,16 @@
 //! servers at once, or another one after a crash. A row is changed only where it is still as it was read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenward_storage::{
-    DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedField, SealedSwap,
+    DataKeyRecord, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, SealedField, SealedSwap, Storage,
     StorageErrorKind,
 };
 
 use crate::Error;
+use crate::background;
 use crate::broker::Broker;
 use crate::follow::LIVE_WITHIN;
 use crate::pace::Pace;
@@ -86,22 +88,61 @@ impl Broker {
                 return;
             }
         };
-        for job in jobs.iter().filter(|job| takes(job.kind)) {
-            if let Err(error) = self.run_key_job(job).await {
+        let jobs: Vec<_> = jobs.into_iter().filter(|job| takes(job.kind)).collect();
+        if jobs.is_empty() {
+            return;
+        }
+        let broker = self.clone();
+        let work = async move { Worker::in_background(broker).await.run(&jobs).await };
+        if let Err(error) = background::run(self.runtime(), "key-jobs", work).await {
+            tracing::error!(%error, "key jobs wait: the thread that works on them failed");
+        }
+    }
+
+    /// Returns when no more work on jobs is under way, which stops soon after this broker is told to.
+    pub(crate) async fn key_jobs_paused(&self) {
+        let KeyWork { changes, checks, .. } = self.key_work();
+        let _paused = futures::join!(changes.one.lock(), checks.one.lock());
+    }
+}
+
+/// Who works on jobs.
+struct Worker {
+    broker: Broker,
+    storage: Arc<dyn Storage>,
+}
+
+impl Worker {
+    /// Works at the priority of the thread that this is called on, its storage as well.
+    async fn in_background(broker: Broker) -> Self {
+        let storage = match broker.storage().in_background().await {
+            Ok(Some(storage)) => storage,
+            Ok(None) => broker.shared_storage(),
+            Err(error) => {
+                tracing::warn!(%error, "key jobs read and write at the priority of callers");
+                broker.shared_storage()
+            }
+        };
+        Self { broker, storage }
+    }
+
+    async fn run(&self, jobs: &[KeyJob]) {
+        for job in jobs {
+            if let Err(error) = self.run_job(job).await {
                 tracing::warn!(job = job.id, %error, detail = error.log_detail(), "a key job waits");
-                let _ = self.storage().note_key_job(&job.id, &error.message).await;
+                let _ = self.storage.note_key_job(&job.id, &error.message).await;
             }
         }
     }
 
-    async fn run_key_job(&self, job: &KeyJob) -> Result<(), Error> {
+    async fn run_job(&self, job: &KeyJob) -> Result<(), Error> {
         if job.step == KeyJobStep::Spreading && !self.spread(job).await? {
             return Ok(());
         }
         let mut rounds = 0;
-        while !self.is_stopping() {
+        while !self.broker.is_stopping() {
             let batch = if job.kind == KeyJobKind::Rotate { REWRAPS } else { BATCH };
-            let claim = self.storage().claim_data_keys(&job.id, batch).await?;
+            let claim = self.storage.claim_data_keys(&job.id, batch).await?;
             if claim.remaining == 0 {
                 return self.finish(job).await;
             }
@@ -123,9 +164,9 @@ impl Broker {
 
     /// Makes a key the active one once every living server can open what it wraps; whether it is.
     async fn spread(&self, job: &KeyJob) -> Result<bool, Error> {
-        let status = self.sealer().refresh_keks().await?;
-        self.report_replica().await?;
-        let live = self.storage().live_replicas(LIVE_WITHIN).await?;
+        let status = self.broker.sealer().refresh_keks().await?;
+        self.broker.report_replica().await?;
+        let live = self.storage.live_replicas(LIVE_WITHIN).await?;
         let without: Vec<_> = live
             .iter()
             .filter(|live| !live.replica.keks.contains(&job.kek))
@@ -136,30 +177,30 @@ impl Broker {
             let message = format!("{} cannot be opened yet by: {}", job.kek, names.join(", "));
             if job.message != message {
                 tracing::info!(job = job.id, kek = job.kek, servers = ?names, "a rotation waits for servers");
-                self.storage().note_key_job(&job.id, &message).await?;
+                self.storage.note_key_job(&job.id, &message).await?;
             }
             return Ok(false);
         }
-        self.sealer().ensure_check(&job.kek, &status).await?;
-        let keks = self.storage().list_keks().await?;
+        self.broker.sealer().ensure_check(&job.kek, &status).await?;
+        let keks = self.storage.list_keks().await?;
         let former = active_of(&keks);
         if former != Some(&*job.kek) {
-            if !self.storage().activate_kek(&job.kek, former).await? {
+            if !self.storage.activate_kek(&job.kek, former).await? {
                 return Ok(false);
             }
             tracing::info!(job = job.id, kek = job.kek, former, "another encryption key wraps from now on");
         }
-        self.storage().start_working(&job.id).await?;
+        self.storage.start_working(&job.id).await?;
         Ok(true)
     }
 
     async fn rewrap_batch(&self, job: &KeyJob, keys: Vec<DataKeyRecord>) -> Result<(), Error> {
-        let (rewraps, damaged) = self.sealer().rewrap(&job.kek, keys).await?;
-        match self.storage().rewrap_data_keys(&job.id, &rewraps).await {
+        let (rewraps, damaged) = self.broker.sealer().rewrap(&job.kek, keys).await?;
+        match self.storage.rewrap_data_keys(&job.id, &rewraps).await {
             Ok(_) => {}
             Err(error) if error.kind() == StorageErrorKind::KeyReplaced => {
                 let message = format!("{} is not the active key any more", job.kek);
-                self.storage().finish_key_job(&job.id, KeyJobState::Failed, &message, 0).await?;
+                self.storage.finish_key_job(&job.id, KeyJobState::Failed, &message, 0).await?;
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -184,17 +225,17 @@ impl Broker {
         }
         // Those that have sealed nothing are work as well.
         let idle = batch.len().saturating_sub(seals.len());
-        let kek = self.sealer().active_kek().await?;
+        let kek = self.broker.sealer().active_kek().await?;
         let former = batch.iter().map(|key| {
             let seals = seals.get(&*key.scope).copied().unwrap_or_default();
             Former { scope: key.scope.clone(), id: key.id, seals }
         });
         let (made, new): (Vec<_>, Vec<_>) =
-            self.sealer().successors(&kek, former.collect()).await?.into_iter().unzip();
-        let stored = self.storage().replace_data_keys(Some(&job.id), &made).await?;
+            self.broker.sealer().successors(&kek, former.collect()).await?.into_iter().unzip();
+        let stored = self.storage.replace_data_keys(Some(&job.id), &made).await?;
         let stored: HashSet<_> = stored.into_iter().collect();
         for (record, key) in made.into_iter().zip(new).filter(|(record, _)| stored.contains(&record.scope)) {
-            self.sealer().forget(&record.scope);
+            self.broker.sealer().forget(&record.scope);
             keys.activate(record.scope, key);
         }
         // Another one replaced the others, and seals their fields anew.
@@ -213,15 +254,15 @@ impl Broker {
         scopes: &[String],
         known: &[DataKeyRecord],
     ) -> Result<(Vec<SealedField>, OpenKeys), Error> {
-        let fields = self.storage().read_sealed(scopes).await?;
+        let fields = self.storage.read_sealed(scopes).await?;
         let names: HashSet<_> = known.iter().map(|key| (&*key.scope, Some(key.id))).collect();
         let is_known = |field: &SealedField| names.contains(&(&*field.scope, field.sealed.data_key()));
         if !known.is_empty() && fields.iter().all(is_known) {
-            return Ok((fields, self.sealer().open_keys(known).await?));
+            return Ok((fields, self.broker.sealer().open_keys(known).await?));
         }
         // After the fields: a data key that was made meanwhile is among them.
-        let keys = self.storage().list_data_keys_of(scopes).await?;
-        Ok((fields, self.sealer().open_keys(&keys).await?))
+        let keys = self.storage.list_data_keys_of(scopes).await?;
+        Ok((fields, self.broker.sealer().open_keys(&keys).await?))
     }
 
     /// Seals everything of some scopes under their active data keys; what cannot be opened is reported.
@@ -229,7 +270,7 @@ impl Broker {
         let (fields, keys) = self.read_scopes(scopes, &[]).await?;
         let (swaps, findings) = self.seal_anew(fields, &keys);
         drop(keys);
-        self.sealer().count_seals(&swaps);
+        self.broker.sealer().count_seals(&swaps);
         self.swap(&swaps).await?;
         Ok(findings)
     }
@@ -237,7 +278,7 @@ impl Broker {
     fn seal_anew(&self, fields: Vec<SealedField>, keys: &OpenKeys) -> (Vec<SealedSwap>, Vec<KeyFinding>) {
         let (mut swaps, mut findings) = (Vec::new(), damaged_keys(keys));
         for field in fields {
-            match self.sealer().reseal(keys, field) {
+            match self.broker.sealer().reseal(keys, field) {
                 Reseal::Swap(swap) => swaps.push(swap),
                 Reseal::Current => {}
                 Reseal::Damaged(field, problem) => {
@@ -250,7 +291,7 @@ impl Broker {
 
     async fn swap(&self, swaps: &[SealedSwap]) -> Result<(), Error> {
         for swaps in swaps.chunks(SWAPS) {
-            self.storage().swap_sealed(swaps).await?;
+            self.storage.swap_sealed(swaps).await?;
             self.rest_after(swaps.len()).await;
         }
         Ok(())
@@ -258,12 +299,12 @@ impl Broker {
 
     /// Leaves callers the processors for a while, after work on so many fields.
     async fn rest_after(&self, fields: usize) {
-        let rate = self.settings().max_key_job_rate;
-        let rest = self.key_work().pace.rest(fields, rate, self.clock().monotonic());
+        let rate = self.broker.settings().max_key_job_rate;
+        let rest = self.broker.key_work().pace.rest(fields, rate, self.broker.clock().monotonic());
         if !rest.is_zero() {
             tokio::select! {
-                () = self.timer().sleep(rest) => {}
-                () = self.stopping() => {}
+                () = self.broker.timer().sleep(rest) => {}
+                () = self.broker.stopping() => {}
             }
         }
     }
@@ -274,7 +315,7 @@ impl Broker {
         let mut damaged = BTreeSet::new();
         let mut rounds = 0;
         loop {
-            let behind = self.storage().former_data_keys_in_use(only(&job.scope).as_deref()).await?;
+            let behind = self.storage.former_data_keys_in_use(only(&job.scope).as_deref()).await?;
             let scopes: BTreeSet<_> = behind.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.difference(&damaged).cloned().collect();
             if scopes.is_empty() || rounds == ROUNDS {
@@ -295,7 +336,7 @@ impl Broker {
         let read = fields.len().max(batch.len());
         let mut findings = damaged_keys(&keys);
         for field in fields {
-            if let Err(problem) = self.sealer().check_field(&keys, &field) {
+            if let Err(problem) = self.broker.sealer().check_field(&keys, &field) {
                 findings.push(KeyFinding { place: field_name(&field), scope: field.scope, problem });
             }
         }
@@ -304,7 +345,7 @@ impl Broker {
             let is_damaged = findings.iter().any(|finding| finding.scope == key.scope);
             if is_damaged { &mut bad } else { &mut good }.push((key.scope.clone(), key.id));
         }
-        self.storage().settle_data_keys(&job.id, &good, false).await?;
+        self.storage.settle_data_keys(&job.id, &good, false).await?;
         self.skip(job, findings, bad).await?;
         self.rest_after(read).await;
         Ok(())
@@ -318,7 +359,7 @@ impl Broker {
         keys: Vec<(String, i32)>,
     ) -> Result<(), Error> {
         self.report(job, findings).await?;
-        Ok(self.storage().settle_data_keys(&job.id, &keys, true).await?)
+        Ok(self.storage.settle_data_keys(&job.id, &keys, true).await?)
     }
 
     async fn report(&self, job: &KeyJob, mut findings: Vec<KeyFinding>) -> Result<(), Error> {
@@ -333,7 +374,7 @@ impl Broker {
         }
         findings.truncate(MAX_FINDINGS);
         if !findings.is_empty() {
-            self.storage().add_key_findings(&job.id, &findings).await?;
+            self.storage.add_key_findings(&job.id, &findings).await?;
         }
         Ok(())
     }
@@ -347,8 +388,8 @@ impl Broker {
                 0
             }
         };
-        self.storage().note_unused_keks().await?;
-        if self.storage().finish_key_job(&job.id, KeyJobState::Done, "", skipped).await? {
+        self.storage.note_unused_keks().await?;
+        if self.storage.finish_key_job(&job.id, KeyJobState::Done, "", skipped).await? {
             tracing::info!(job = job.id, kind = ?job.kind, "a key job is done");
         }
         Ok(())
@@ -356,7 +397,7 @@ impl Broker {
 
     /// Fields whose data key has no row at all, which going through the rows does not find.
     async fn report_orphans(&self, job: &KeyJob) -> Result<(), Error> {
-        let counted = self.storage().count_sealed(only(&job.scope).as_deref()).await?;
+        let counted = self.storage.count_sealed(only(&job.scope).as_deref()).await?;
         let mut by_scope: BTreeMap<String, Vec<(i32, u64)>> = BTreeMap::new();
         for (scope, id, fields) in counted {
             by_scope.entry(scope).or_default().push((id, fields));
@@ -364,7 +405,7 @@ impl Broker {
         let all: Vec<String> = by_scope.keys().cloned().collect();
         let mut known: HashMap<String, BTreeSet<i32>> = HashMap::new();
         for scopes in all.chunks(SWAPS) {
-            for key in self.storage().list_data_keys_of(scopes).await? {
+            for key in self.storage.list_data_keys_of(scopes).await? {
                 known.entry(key.scope).or_default().insert(key.id);
             }
         }
@@ -383,7 +424,9 @@ impl Broker {
         }
         self.skip(job, findings, Vec::new()).await
     }
+}
 
+impl Broker {
     /// Deals with data keys that were replaced: what was stored under one of them meanwhile is sealed anew, and those which
     /// nothing needs any more are deleted after a while.
     pub(crate) async fn tidy_data_keys(&self) -> Result<(), Error> {
@@ -395,7 +438,8 @@ impl Broker {
             let in_use = self.storage().former_data_keys_in_use(Some(&scopes)).await?.into_iter();
             let behind: BTreeSet<_> =
                 in_use.filter(|key| replaced.contains(key)).map(|(scope, _)| scope).collect();
-            self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
+            let worker = Worker { broker: self.clone(), storage: self.shared_storage() };
+            worker.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
         }
         let keep = self.settings().keep_replaced_data_keys;
         let old = self.storage().replaced_data_keys(keep, REPLACED).await?;

@@ -7,6 +7,7 @@
 mod access;
 pub mod admin;
 pub mod audit;
+mod background;
 mod backoff;
 mod broker;
 mod callers;

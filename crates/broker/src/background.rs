@@ -1,0 +1,89 @@
+//! Work that leaves the processors to callers.
+
+use std::future::Future;
+use std::io;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+/// Runs work on a thread of its own, which gets a processor when nobody else wants it: Linux's `SCHED_IDLE` (sched(7)). Threads that
+/// the work itself starts are alike; tasks that it spawns, timers and sockets are the runtime's, as ever.
+///
+/// # Errors
+/// There can be no other thread, or the work panicked.
+pub(crate) async fn run<T: Send + 'static>(
+    runtime: Handle,
+    name: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, outcome) = oneshot::channel();
+    let work = work.in_current_span();
+    let begin = move || {
+        yield_to_others();
+        // Nobody may wait for it any more.
+        let _ = done.send(runtime.block_on(work));
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(begin)?;
+    outcome.await.map_err(|_| io::Error::other("the thread ended early"))
+}
+
+/// Lowers this thread's priority for good: without privileges there is no way back.
+fn yield_to_others() {
+    #[cfg(target_os = "linux")]
+    {
+        use thread_priority::{
+            NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+            thread_native_id,
+        };
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
+            tracing::debug!(
+                ?error,
+                "key jobs run at the priority of callers: the system refuses a lower one"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_runs_on_a_thread_of_its_own_and_its_outcome_comes_back() {
+        let here = thread::current().id();
+        let there = run(Handle::current(), "test", async {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            (thread::current().id(), thread::current().name().map(str::to_owned))
+        });
+        let (there, name) = there.await.expect("it runs");
+        assert_ne!(there, here);
+        assert_eq!(name.as_deref(), Some("test"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        let panicked = run(Handle::current(), "test", async { panic!("planned") });
+        let panicked: io::Result<()> = panicked.await;
+        assert_eq!(panicked.expect_err("it panicked").to_string(), "the thread ended early");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn it_and_threads_that_it_starts_are_idle_and_tasks_that_it_spawns_are_not() {
+        // The 41st field (proc_pid_stat(5)): 5 is SCHED_IDLE.
+        fn policy() -> u32 {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux has it");
+            let (_, fields) = stat.rsplit_once(") ").expect("a name");
+            fields.split(' ').nth(38).expect("a policy").parse().expect("a number")
+        }
+        let policies = run(Handle::current(), "test", async {
+            let task = tokio::spawn(async { policy() });
+            let started = thread::spawn(policy).join().expect("it ends");
+            (policy(), started, task.await.expect("it ends"))
+        });
+        assert_eq!(policies.await.expect("it runs"), (5, 5, 0));
+    }
+}

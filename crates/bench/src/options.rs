@@ -78,6 +78,7 @@ pub struct Options {
     /// Calls a second beside jobs of the part `keys`, instead of half of the most that is bearable, which is looked for.
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
     pub calls_per_second: Option<u32>,
+
     /// An empty database of PostgreSQL for the part `keys`, instead of SQLite.
     #[arg(long, value_name = "URL")]
     #[serde(skip)]

@@ -9,16 +9,16 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 /// Runs work on a thread of its own, which gets a processor when nobody else wants it: Linux's `SCHED_IDLE` (sched(7)). Threads that
-/// the work itself starts are alike; tasks that it spawns, timers and sockets are the runtime's, as ever.
+/// the work itself starts are alike; tasks that it spawns, timers and sockets are the caller's runtime's, as ever.
 ///
 /// # Errors
 /// There can be no other thread, or the work panicked.
 pub(crate) async fn run<T: Send + 'static>(
-    runtime: Handle,
     name: &str,
     work: impl Future<Output = T> + Send + 'static,
 ) -> io::Result<T> {
     let (done, outcome) = oneshot::channel();
+    let runtime = Handle::current();
     let work = work.in_current_span();
     let begin = move || {
         yield_to_others();
@@ -54,7 +54,7 @@ mod tests {
     #[tokio::test]
     async fn work_runs_on_a_thread_of_its_own_and_its_outcome_comes_back() {
         let here = thread::current().id();
-        let there = run(Handle::current(), "test", async {
+        let there = run("test", async {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             (thread::current().id(), thread::current().name().map(str::to_owned))
         });
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
-        let panicked = run(Handle::current(), "test", async { panic!("planned") });
+        let panicked = run("test", async { panic!("planned") });
         let panicked: io::Result<()> = panicked.await;
         assert_eq!(panicked.expect_err("it panicked").to_string(), "the thread ended early");
     }
@@ -79,7 +79,7 @@ mod tests {
             let (_, fields) = stat.rsplit_once(") ").expect("a name");
             fields.split(' ').nth(38).expect("a policy").parse().expect("a number")
         }
-        let policies = run(Handle::current(), "test", async {
+        let policies = run("test", async {
             let task = tokio::spawn(async { policy() });
             let started = thread::spawn(policy).join().expect("it ends");
             (policy(), started, task.await.expect("it ends"))

@@ -377,14 +377,6 @@ impl Broker {
         self.0.directory.len()
     }
 
-    pub(crate) fn runtime(&self) -> tokio::runtime::Handle {
-        self.0.runtime.clone()
-    }
-
-    pub(crate) fn shared_storage(&self) -> Arc<dyn Storage> {
-        self.0.storage.clone()
-    }
-
     pub(crate) fn key_work(&self) -> &KeyWork {
         &self.0.key_work
     }

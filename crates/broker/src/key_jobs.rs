@@ -94,7 +94,7 @@ impl Broker {
         }
         let broker = self.clone();
         let work = async move { Worker::in_background(broker).await.run(&jobs).await };
-        if let Err(error) = background::run(self.runtime(), "key-jobs", work).await {
+        if let Err(error) = background::run("key-jobs", work).await {
             tracing::error!(%error, "key jobs wait: the thread that works on them failed");
         }
     }
@@ -117,10 +117,10 @@ impl Worker {
     async fn in_background(broker: Broker) -> Self {
         let storage = match broker.storage().in_background().await {
             Ok(Some(storage)) => storage,
-            Ok(None) => broker.shared_storage(),
+            Ok(None) => broker.storage().clone(),
             Err(error) => {
                 tracing::warn!(%error, "key jobs read and write at the priority of callers");
-                broker.shared_storage()
+                broker.storage().clone()
             }
         };
         Self { broker, storage }
@@ -438,7 +438,7 @@ impl Broker {
             let in_use = self.storage().former_data_keys_in_use(Some(&scopes)).await?.into_iter();
             let behind: BTreeSet<_> =
                 in_use.filter(|key| replaced.contains(key)).map(|(scope, _)| scope).collect();
-            let worker = Worker { broker: self.clone(), storage: self.shared_storage() };
+            let worker = Worker { broker: self.clone(), storage: self.storage().clone() };
             worker.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
         }
         let keep = self.settings().keep_replaced_data_keys;

@@ -74,6 +74,15 @@ async fn a_file_that_is_no_database_is_named() {
 }
 
 #[tokio::test]
+async fn a_file_is_opened_once_more_for_the_background_and_memory_is_not() {
+    let file = SqliteFile::new();
+    let on_disk = build(sqlite(), json!({"path": file.path()}), true).await.unwrap();
+    assert!(on_disk.in_background().await.unwrap().is_some());
+    let in_memory = build(sqlite(), json!({"in_memory": true}), true).await.unwrap();
+    assert!(in_memory.in_background().await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn databases_in_memory_are_apart() {
     let one = build(sqlite(), json!({"in_memory": true}), true).await.unwrap();
     let two = build(sqlite(), json!({"in_memory": true}), true).await.unwrap();

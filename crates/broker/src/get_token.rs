@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokenward_storage::ConnectionState;
-use tokenward_types::{AccountId, ConnectionId, ProviderName, Scopes, TenantId, Timestamp};
+use tokenward_types::{AccountId, ConnectionId, Monotonic, ProviderName, Scopes, TenantId, Timestamp};
 
 use crate::broker::Broker;
 use crate::directory::{Entry, Snapshot, TenantEntry};
@@ -15,6 +15,9 @@ use crate::{Error, Reason};
 
 /// How often one call refreshes: another caller's refresh may bring a token that is fresh enough for it and not for us.
 const MAX_REFRESHES: u32 = 3;
+
+/// The share of the time there is that a call waits for a new token while another one lives: the rest is for giving it out.
+const WAITED: f64 = 0.9;
 
 /// What can be done with what is in memory.
 enum Step {
@@ -98,14 +101,11 @@ impl Broker {
             let client = entry.oauth_client.as_ref();
             let refresh = self.patiently(&entry.tenant, &entry.id, client, refresh);
             // Who can be given a token that still lives need not go away with nothing.
-            let patience = request.patience.filter(|_| self.living(entry, now).is_some());
-            let refreshed = match patience.map(|patience| patience.mul_f64(0.9)) {
+            let refreshed = match self.patience(entry, now, request.patience, started) {
                 Some(patience) => tokio::select! {
                     biased;
                     refreshed = refresh => refreshed,
-                    () = self.timer().sleep(patience.saturating_sub(self.clock().monotonic().since(started))) => {
-                        Err(takes_too_long())
-                    }
+                    () = self.timer().sleep(patience) => Err(takes_too_long()),
                 },
                 None => refresh.await,
             };
@@ -131,6 +131,23 @@ impl Broker {
             },
             Err(_) => error,
         }
+    }
+
+    /// How long a call waits for a new token before it is given the one that still lives: neither the call nor that token may be
+    /// over by then. `None` where no token lives.
+    fn patience(
+        &self,
+        entry: &Entry,
+        now: Timestamp,
+        of_caller: Option<Duration>,
+        started: Monotonic,
+    ) -> Option<Duration> {
+        let living = self.living(entry, now)?;
+        let waited = self.clock().monotonic().since(started);
+        let of_call = of_caller.map(|patience| patience.mul_f64(WAITED).saturating_sub(waited));
+        let of_token =
+            living.ttl.map(|ttl| ttl.saturating_sub(self.settings().expired_below).mul_f64(WAITED));
+        of_call.into_iter().chain(of_token).min()
     }
 
     /// What a caller gets although refreshing fails: a token that still lives, with warnings.

@@ -149,6 +149,19 @@ async fn a_living_token_is_served_with_a_warning_before_the_caller_has_no_more_p
 }
 
 #[tokio::test]
+async fn a_living_token_is_served_with_a_warning_before_it_expires_however_patient_the_caller_is() {
+    let world = World::with(json!({"timeout": "60s"}), |settings| settings.lease = secs(90)).await;
+    world.connect("acme", HUB, &["oauth", READ]).await;
+    let first = world.token(&[READ]).await.unwrap();
+    world.handle().add_fault(Fault::new(FaultKind::Latency { ms: 600_000 }).on_refresh());
+    // With five seconds left it counts as expired, which is in a moment.
+    world.advance(Duration::from_millis(1_794_980));
+    let token = world.ask(Ask { patience: Some(secs(300)), ..Ask::default() }).await.unwrap();
+    assert_eq!(token.live.fingerprint, first.live.fingerprint);
+    assert_eq!(token.warnings[0].reason, WarningReason::MinTtlNotMet);
+}
+
+#[tokio::test]
 async fn failures_back_off_instead_of_asking_the_provider_for_every_caller() {
     let world = World::start().await;
     world.connect("acme", HUB, &["oauth", READ]).await;

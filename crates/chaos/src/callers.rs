@@ -52,8 +52,21 @@ pub struct Failure {
     pub from_ms: i64,
     /// When the caller gave up.
     pub to_ms: i64,
-    /// What each replica said last.
-    pub said: Vec<String>,
+    /// Whom it asked, in order.
+    pub tries: Vec<Try>,
+}
+
+/// One replica that was asked and did not answer with a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// Which one.
+    pub replica: usize,
+    /// When it was asked.
+    pub from_ms: i64,
+    /// When it had refused, or was given up.
+    pub to_ms: i64,
+    /// What it said; nothing where that is not told.
+    pub said: String,
 }
 
 /// What came of all calls.
@@ -160,7 +173,7 @@ impl Caller {
                 Ok(answer) => calls.answers.push(answer),
                 Err(mut failure) => {
                     if calls.failures.len() >= TOLD {
-                        failure.said.clear();
+                        failure.tries.iter_mut().for_each(|tried| tried.said.clear());
                     }
                     calls.failures.push(failure);
                 }
@@ -170,14 +183,13 @@ impl Caller {
 
     async fn ask(&self, connection: usize, first: usize) -> Result<Answer, Failure> {
         let (begun, from_ms) = (Instant::now(), now_ms());
-        let mut said = vec![String::new(); self.lines.len()];
-        let mut tries = 0;
+        let mut tries = Vec::new();
         loop {
             for offset in 0..self.lines.len() {
                 let replica = (first + offset) % self.lines.len();
                 let left = PATIENCE.saturating_sub(begun.elapsed());
                 if left.is_zero() {
-                    return Err(Failure { connection, from_ms, to_ms: now_ms(), said });
+                    return Err(Failure { connection, from_ms, to_ms: now_ms(), tries });
                 }
                 let tenant = self.connections[connection].tenant_id.clone();
                 let asked_ms = now_ms();
@@ -189,12 +201,14 @@ impl Caller {
                             asked_ms,
                             answered_ms: now_ms(),
                             token: fingerprint(&answer.access_token),
-                            at_once: tries == 0,
+                            at_once: tries.is_empty(),
                         });
                     }
-                    Err(status) => said[replica] = format!("{:?}: {}", status.code(), status.message()),
+                    Err(status) => {
+                        let said = format!("{:?}: {}", status.code(), status.message());
+                        tries.push(Try { replica, from_ms: asked_ms, to_ms: now_ms(), said });
+                    }
                 }
-                tries += 1;
             }
             tokio::time::sleep(ROUND).await;
         }

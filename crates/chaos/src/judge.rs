@@ -1,10 +1,11 @@
 //! What the run came to, by the vendor's log and by what this harness did: pure functions of both.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::callers::{Answer, Calls, Failure};
+use crate::callers::{Answer, Calls, Failure, Try};
 use crate::history::{End, History};
 use crate::setup::Connection;
 use crate::spans::{Span, Spans};
@@ -70,16 +71,26 @@ pub fn calls(
             Some(where_it_was) => {
                 verdict.failed += 1;
                 if verdict.examples.len() < EXAMPLES {
-                    let Failure { from_ms, to_ms, said, .. } = failure;
-                    let tenant = &connection.tenant_id;
-                    verdict.examples.push(format!(
-                        "{tenant} from {from_ms} to {to_ms}, {where_it_was}; replicas said last: {said:?}"
-                    ));
+                    verdict.examples.push(in_words(&connection.tenant_id, failure, &where_it_was));
                 }
             }
         }
     }
     verdict
+}
+
+/// Tries of one failed call that are told in words.
+const TOLD_TRIES: usize = 20;
+
+fn in_words(tenant: &str, failure: &Failure, where_it_was: &str) -> String {
+    let Failure { from_ms, to_ms, tries, .. } = failure;
+    let mut words = format!("{tenant} from {from_ms} to {to_ms}, {where_it_was}; asked:");
+    for Try { replica, from_ms: at, to_ms: until, said } in tries.iter().take(TOLD_TRIES) {
+        let (after, long) = (at - from_ms, until - at);
+        // A text takes every write.
+        write!(words, " replica {replica} after {after} ms for {long} ms: {said};").unwrap_or_default();
+    }
+    words
 }
 
 /// A process by its replica and its number.
@@ -106,6 +117,7 @@ fn at_hand(
     hub_id: u64,
 ) -> Option<String> {
     let call = Spans::of(Span::new(failure.from_ms, failure.to_ms));
+    let when = |spans: &Spans| spans.in_words(failure.from_ms);
     for issue in truth.of_hub(hub_id) {
         let alive = Spans::of(issue.life()).and(&call);
         if alive.longest() < AT_HAND_MS {
@@ -118,7 +130,7 @@ fn at_hand(
         for ((replica, life), since) in holders {
             let holding = history.replicas[replica].lives[life].running().and(&Spans::of(Span::since(since)));
             if holding.and(&alive).longest() >= AT_HAND_MS {
-                return Some(format!("in the memory of replica {replica}"));
+                return Some(format!("in the memory of replica {replica} {}", when(&holding.and(&alive))));
             }
         }
         let Some(stored_ms) = stored(history, issue) else { continue };
@@ -126,7 +138,7 @@ fn at_hand(
         for (index, replica) in history.replicas.iter().enumerate() {
             let can_read = |life| history.reaching(replica, life).and(&stored).longest() >= AT_HAND_MS;
             if replica.lives.iter().any(can_read) {
-                return Some(format!("in the database, which replica {index} reached"));
+                return Some(format!("in the database, which replica {index} reached {}", when(&stored)));
             }
         }
     }

@@ -53,7 +53,7 @@ fn judged(log: &[LogEntry], history: &History, answers: &[Answer], failed_from: 
         connection: 0,
         from_ms: *from,
         to_ms: from + 5_000,
-        said: Vec::new(),
+        tries: Vec::new(),
     });
     let all = Calls { answers: answers.to_vec(), failures: failures.collect() };
     calls(&Truth::of(log), history, &[connection(HUB)], &all, |_| false)
@@ -156,7 +156,7 @@ fn only_the_newest_token_decides_what_a_loss_was_due_to() {
 
 #[test]
 fn no_answer_is_excused_where_the_customer_connects_again() {
-    let failure = Failure { connection: 0, from_ms: 2_000, to_ms: 7_000, said: Vec::new() };
+    let failure = Failure { connection: 0, from_ms: 2_000, to_ms: 7_000, tries: Vec::new() };
     let all = Calls { answers: vec![answer(1, 1_500)], failures: vec![failure] };
     let (truth, connections) = (Truth::of(&[entry(1, 0, "latency")]), [connection(HUB)]);
     let failed =

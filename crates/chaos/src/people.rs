@@ -108,6 +108,9 @@ pub async fn get_token(
     patience: Duration,
 ) -> Result<GetTokenResponse, Status> {
     let request = GetTokenRequest { tenant_id, provider: "hubspot".to_owned(), ..GetTokenRequest::default() };
+    let mut request = tonic::Request::new(request);
+    // As clients do: whoever knows until when an answer is of use can give out a living token before it is too late.
+    request.set_timeout(patience);
     let mut client = TokenServiceClient::new(line.clone());
     match tokio::time::timeout(patience, client.get_token(request)).await {
         Ok(answer) => answer.map(tonic::Response::into_inner),

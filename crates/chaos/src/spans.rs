@@ -107,6 +107,12 @@ impl Spans {
         self.0.iter().map(|span| span.length()).max().unwrap_or(0)
     }
 
+    /// When, counted from a moment.
+    pub fn in_words(&self, since: i64) -> String {
+        let one = |span: &Span| format!("from {} to {} ms", span.from - since, span.to - since);
+        self.0.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

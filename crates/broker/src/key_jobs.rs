@@ -17,10 +17,10 @@ use crate::follow::LIVE_WITHIN;
 use crate::pace::Pace;
 use crate::sealer::{Former, OpenKeys, Reseal, active_of, field_name};
 
-/// How many data keys are handed out at once to be wrapped anew.
-const REWRAPS: u32 = 1000;
-/// The same where what they sealed is read as well: each is a burst of work that callers may meet.
-const BATCH: u32 = 250;
+/// How many data keys are handed out at once.
+const CLAIM: u32 = 1000;
+/// How many are dealt with at once where what they sealed is read as well: each time is a burst of work that callers may meet.
+const BATCH: usize = 250;
 /// How many ciphertexts one transaction replaces.
 const SWAPS: usize = 500;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
@@ -141,8 +141,7 @@ impl Worker {
         }
         let mut rounds = 0;
         while !self.broker.is_stopping() {
-            let batch = if job.kind == KeyJobKind::Rotate { REWRAPS } else { BATCH };
-            let claim = self.storage.claim_data_keys(&job.id, batch).await?;
+            let claim = self.storage.claim_data_keys(&job.id, CLAIM).await?;
             if claim.remaining == 0 {
                 return self.finish(job).await;
             }
@@ -153,10 +152,17 @@ impl Worker {
                 }
                 continue;
             }
-            match job.kind {
-                KeyJobKind::Rotate => self.rewrap_batch(job, claim.keys).await?,
-                KeyJobKind::RotateData => self.reseal_batch(job, &claim.keys).await?,
-                KeyJobKind::Verify => self.verify_batch(job, &claim.keys).await?,
+            if job.kind == KeyJobKind::Rotate {
+                self.rewrap_batch(job, claim.keys).await?;
+                continue;
+            }
+            // What is handed out and not dealt with is handed out again once all else is done.
+            for batch in claim.keys.chunks(BATCH).take_while(|_| !self.broker.is_stopping()) {
+                if job.kind == KeyJobKind::Verify {
+                    self.verify_batch(job, batch).await?;
+                } else {
+                    self.reseal_batch(job, batch).await?;
+                }
             }
         }
         Ok(())
@@ -216,9 +222,7 @@ impl Worker {
 
     /// Makes new data keys for the scopes of a batch, whose active ones these are, and seals their fields anew.
     async fn reseal_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
-        // Read before they are replaced, so that the new ones are stored with the seals that they are about to make. What is
-        // sealed under the former ones meanwhile is swept in the end.
-        let (mut fields, mut keys) = self.read_scopes(&scopes_of(batch), batch).await?;
+        let (fields, mut keys) = self.read_scopes(&scopes_of(batch), batch).await?;
         let mut seals: HashMap<&str, i64> = HashMap::new();
         for field in &fields {
             *seals.entry(&field.scope).or_default() += 1;
@@ -232,18 +236,23 @@ impl Worker {
         });
         let (made, new): (Vec<_>, Vec<_>) =
             self.broker.sealer().successors(&kek, former.collect()).await?.into_iter().unzip();
-        let stored = self.storage.replace_data_keys(Some(&job.id), &made).await?;
-        let stored: HashSet<_> = stored.into_iter().collect();
-        for (record, key) in made.into_iter().zip(new).filter(|(record, _)| stored.contains(&record.scope)) {
-            self.broker.sealer().forget(&record.scope);
-            keys.activate(record.scope, key);
+        for (record, key) in made.iter().zip(new) {
+            keys.activate(record.scope.clone(), key);
         }
-        // Another one replaced the others, and seals their fields anew.
-        fields.retain(|field| stored.contains(&field.scope));
-        let (swaps, findings) = self.seal_anew(fields, &keys);
+        let (mut swaps, mut findings) = self.seal_anew(fields, &keys);
         drop(keys);
-        self.swap(&swaps).await?;
-        self.rest_after(idle).await;
+        let mut later = swaps.split_off(swaps.len().min(SWAPS));
+        // What others seal under the former ones meanwhile is swept in the end.
+        let stored = self.storage.replace_data_keys(Some(&job.id), &made, &swaps).await?;
+        let stored: HashSet<_> = stored.into_iter().collect();
+        for scope in &stored {
+            self.broker.sealer().forget(scope);
+        }
+        self.rest_after(swaps.len() + idle).await;
+        // Another one replaced the others, and seals their fields anew.
+        later.retain(|swap| stored.contains(&swap.former.scope));
+        self.swap(&later).await?;
+        findings.retain(|finding| stored.contains(&finding.scope));
         self.report(job, findings).await
     }
 

@@ -95,10 +95,18 @@ pub trait KeyStore: Send + Sync {
     /// whose active one is another by now, or that has none, is left out. Returns the scopes of those that were inserted, in
     /// their order. A job is through with those whose place was taken, and need not go through the new ones.
     ///
+    /// In the same transaction, what `swaps` seals under those that were inserted replaces the ciphertexts of their scopes, as
+    /// [`KeyStore::swap_sealed`] does.
+    ///
     /// # Errors
     /// `KeyReplaced` when one is wrapped by another key-encryption key than the active one; `Conflict` when others kept
     /// replacing the same ones meanwhile, and nothing changes.
-    async fn replace_data_keys(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>>;
+    async fn replace_data_keys(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+        swaps: &[SealedSwap],
+    ) -> Result<Vec<String>>;
 
     /// One page of all data keys, in order of scope and identifier, without their wrapped bytes.
     async fn list_data_key_states(&self, page: &PageRequest) -> Result<Page<DataKeyState>>;

@@ -411,7 +411,7 @@ impl Sealer {
             let former = Former { scope: scope.to_owned(), id: newest.id, seals: 0 };
             let made = self.successors(&kek, vec![former]).await?;
             let made: Vec<_> = made.into_iter().map(|(record, _)| record).collect();
-            self.storage.replace_data_keys(None, &made).await?;
+            self.storage.replace_data_keys(None, &made, &[]).await?;
         }
         self.forget(scope);
         self.read_keys(scope).await.map(drop)

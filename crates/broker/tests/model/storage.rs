@@ -156,7 +156,7 @@ plain! {
         fn retire_kek(kek: &str) -> RetireOutcome;
         fn note_unused_keks() -> ();
         fn rewrap_data_keys(job: &str, rewraps: &[Rewrap]) -> u64;
-        fn replace_data_keys(job: Option<&str>, keys: &[DataKeyRecord]) -> Vec<String>;
+        fn replace_data_keys(job: Option<&str>, keys: &[DataKeyRecord], swaps: &[SealedSwap]) -> Vec<String>;
         fn list_data_key_states(page: &PageRequest) -> Page<DataKeyState>;
         fn count_sealed(scopes: Option<&[String]>) -> Vec<(String, i32, u64)>;
         fn former_data_keys_in_use(scopes: Option<&[String]>) -> Vec<(String, i32)>;

@@ -28,7 +28,7 @@ impl MigrationTrait for Migration {
         schema.add("data_keys", schema.key("settled_job", 64)).await?;
         // The same of verifications, which run beside others.
         schema.add("data_keys", schema.key("checked_job", 64)).await?;
-        schema.index("data_keys_by_replacement", "data_keys", &["replaced_at"]).await?;
+        schema.index_of_set("data_keys_by_replacement", "data_keys", "replaced_at").await?;
         schema.add("replicas", text("keks")).await?;
         schema.leave_room("connections").await
     }

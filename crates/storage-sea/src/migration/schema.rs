@@ -2,8 +2,9 @@
 //! part of its work done.
 
 use sea_orm::sea_query::{
-    ColumnDef, ColumnType, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index,
-    IndexCreateStatement, InsertStatement, OnConflict, Table, TableCreateStatement,
+    ColumnDef, ColumnType, ConditionalStatement, Expr, ExprTrait, ForeignKey, ForeignKeyAction,
+    ForeignKeyCreateStatement, Index, IndexCreateStatement, InsertStatement, OnConflict, Table,
+    TableCreateStatement,
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use sea_orm_migration::SchemaManager;
@@ -74,6 +75,18 @@ impl Schema<'_> {
         columns: &[&'static str],
     ) -> Result<(), DbErr> {
         self.create_index(name, table, index(name, table, columns)).await
+    }
+
+    /// Creates an index of the rows that have something in `column`. MySQL has no such indexes: there it is one of all rows.
+    pub(super) async fn index_of_set(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        column: &'static str,
+    ) -> Result<(), DbErr> {
+        let mut index = index(name, table, &[column]);
+        index.and_where(Expr::col(column).is_not_null());
+        self.create_index(name, table, index).await
     }
 
     /// Creates an index that lets each combination of values occur once.

@@ -1,6 +1,6 @@
 //! Which key-encryption key wraps, and what it wraps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
 use sea_orm::{
@@ -8,8 +8,8 @@ use sea_orm::{
     QuerySelect, Value,
 };
 use tokenward_storage::{
-    Change, DataKeyRecord, Kek, KekState, KeyJobState, Result, RetireOutcome, Rewrap, StorageError,
-    StorageErrorKind,
+    Change, DataKeyRecord, Kek, KekState, KeyJobState, Result, RetireOutcome, Rewrap, SealedSwap,
+    StorageError, StorageErrorKind,
 };
 use tokenward_types::{Sealed, Timestamp};
 
@@ -236,11 +236,16 @@ impl SeaStorage {
         Ok(done)
     }
 
-    pub(super) async fn replace(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>> {
+    pub(super) async fn replace(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+        swaps: &[SealedSwap],
+    ) -> Result<Vec<String>> {
         let mut following: Vec<_> = keys.iter().collect();
         // All follow, as a rule. Where one does not, which ones do is read, and may have changed again by the time that it is tried.
         let mut tries = 1;
-        while !self.replace_all(job, &following).await? {
+        while !self.replace_all(job, &following, swaps).await? {
             if tries == MAX_TRIES {
                 let error = StorageError::new(StorageErrorKind::Conflict, "data_key.replace");
                 return Err(error.detail("others replace the same data keys"));
@@ -266,11 +271,19 @@ impl SeaStorage {
         db.check(active.all(&db.conn).await)
     }
 
-    /// Replaces the active data keys of some scopes; `false` where one does not follow, and nothing changes.
-    async fn replace_all(&self, job: Option<&str>, keys: &[&DataKeyRecord]) -> Result<bool> {
+    /// Replaces the active data keys of some scopes, and what they sealed; `false` where one does not follow, and nothing changes.
+    async fn replace_all(
+        &self,
+        job: Option<&str>,
+        keys: &[&DataKeyRecord],
+        swaps: &[SealedSwap],
+    ) -> Result<bool> {
         let Some(first) = keys.first() else { return Ok(true) };
         let tx = self.db.begin("data_key.replace").await?;
         hold_kek(&tx, &first.kek).await?;
+        // Connections are locked before data keys, as by all who lock both.
+        let replaced: HashSet<_> = keys.iter().map(|key| &*key.scope).collect();
+        sealed::swap(&tx, swaps.iter().filter(|swap| replaced.contains(&*swap.former.scope))).await?;
         let now = dialect::now_micros_sql(tx.conn.get_database_backend());
         let also = format!("active = FALSE, replaced_at = {now}");
         let sets: &[_] = if job.is_some() { &[(("settled_job", Type::Text), Set::To)] } else { &[] };
@@ -350,7 +363,8 @@ impl SeaStorage {
 async fn insert(tx: &Tx, job: Option<&str>, keys: &[&DataKeyRecord]) -> Result<()> {
     let models =
         keys.iter().map(|key| data_keys::Model { settled_job: job.map(str::to_owned), ..model(key) });
-    if tx.conn.get_database_backend() != DbBackend::Postgres {
+    let backend = tx.conn.get_database_backend();
+    if backend == DbBackend::MySql {
         let insert = data_keys::Entity::insert_many(models.map(sea_orm::IntoActiveModel::into_active_model));
         return tx.check(insert.exec_without_returning(&tx.conn).await).map(drop);
     }
@@ -368,9 +382,8 @@ async fn insert(tx: &Tx, job: Option<&str>, keys: &[&DataKeyRecord]) -> Result<(
     });
     let text = "INSERT INTO data_keys \
         (scope, id, tenant_id, kek, wrapped, created_at, seals, active, settled_job) \
-        SELECT v.c0, v.c1, NULLIF(v.c2, ''), v.c3, v.c4, v.c5, v.c6, TRUE, ";
-    let mut sql = Sql::new(DbBackend::Postgres, text.to_owned());
-    sql.push("CAST(");
+        SELECT v.c0, v.c1, NULLIF(v.c2, ''), v.c3, v.c4, v.c5, v.c6, TRUE, CAST(";
+    let mut sql = Sql::new(backend, text.to_owned());
     sql.bind(job.into());
     sql.push(" AS text) FROM ");
     let types = [Type::Text, Type::Int, Type::Text, Type::Text, Type::Bytes, Type::Big, Type::Big];

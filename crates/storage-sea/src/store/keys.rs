@@ -233,8 +233,13 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.data_key.replace", level = "debug", skip_all)]
-    async fn replace_data_keys(&self, job: Option<&str>, keys: &[DataKeyRecord]) -> Result<Vec<String>> {
-        self.replace(job, keys).await
+    async fn replace_data_keys(
+        &self,
+        job: Option<&str>,
+        keys: &[DataKeyRecord],
+        swaps: &[SealedSwap],
+    ) -> Result<Vec<String>> {
+        self.replace(job, keys, swaps).await
     }
 
     #[tracing::instrument(name = "db.data_key.list_states", level = "debug", skip_all)]
@@ -273,7 +278,7 @@ impl KeyStore for SeaStorage {
     #[tracing::instrument(name = "db.sealed.swap", level = "debug", skip_all)]
     async fn swap_sealed(&self, swaps: &[SealedSwap]) -> Result<u64> {
         let tx = self.db.begin("sealed.swap").await?;
-        let swapped = sealed::swap(&tx, swaps).await?;
+        let swapped = sealed::swap(&tx, swaps.iter()).await?;
         tx.commit().await?;
         Ok(swapped)
     }

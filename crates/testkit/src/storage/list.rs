@@ -55,10 +55,14 @@ macro_rules! storage_conformance {
                 data_keys_are_replaced_by_those_that_follow,
                 of_many_replacements_of_a_data_key_at_once_one_gets_through,
                 states_of_data_keys_are_listed_in_pages,
+            }
+            sealed {
                 every_sealed_field_is_read_and_swapped,
                 sealed_fields_are_counted_by_their_data_keys,
                 former_data_keys_are_in_use_until_all_is_sealed_anew,
                 a_swap_on_a_ciphertext_that_changed_changes_nothing,
+                fields_are_read_of_those_scopes_alone_that_were_named,
+                data_keys_and_what_they_sealed_are_replaced_at_once,
                 a_replaced_data_key_that_nothing_needs_is_removed,
                 what_is_sealed_under_a_data_key_that_is_gone_is_refused,
                 of_a_removal_and_what_is_stored_at_once_one_wins,

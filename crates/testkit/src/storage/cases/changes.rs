@@ -135,9 +135,9 @@ pub async fn every_change_of_keys_is_logged(fixture: &dyn StorageFixture) {
     }
     let mut reader = Reader::at_the_end(&storage).await;
     let new = ["b", "a", "_installation"].map(|scope| data_key(scope, 2));
-    storage.replace_data_keys(None, &new).await.unwrap();
+    storage.replace_data_keys(None, &new, &[]).await.unwrap();
     reader.sees(vec![Change::DataKeys("_installation".into(), "b".into())]).await;
-    storage.replace_data_keys(None, &new).await.unwrap();
+    storage.replace_data_keys(None, &new, &[]).await.unwrap();
     reader.sees(vec![]).await;
     for kek in ["one", "two"] {
         storage.note_kek(kek).await.unwrap();

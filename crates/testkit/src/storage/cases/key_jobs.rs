@@ -166,14 +166,14 @@ pub async fn a_job_goes_through_the_data_keys_that_it_is_about(fixture: &dyn Sto
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
     assert_eq!((names(&claim.keys), claim.remaining), (named([("a", 2)]), 1));
     let next = [data_key("b", 3), data_key("a", 3)];
-    assert_eq!(storage.replace_data_keys(Some("job_1"), &next).await.unwrap(), ["a"]);
+    assert_eq!(storage.replace_data_keys(Some("job_1"), &next, &[]).await.unwrap(), ["a"]);
     let keys = storage.list_data_keys("a").await.unwrap();
     let keys: Vec<_> = keys.iter().map(|key| (key.id, key.active)).collect();
     assert_eq!(keys, [(3, true), (2, false), (1, false)]);
     assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1);
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();
     assert_eq!((names(&claim.keys), claim.remaining), (named([]), 0), "the new one is none of its");
-    assert_eq!(storage.replace_data_keys(Some("job_1"), &next).await.unwrap(), [""; 0]);
+    assert_eq!(storage.replace_data_keys(Some("job_1"), &next, &[]).await.unwrap(), [""; 0]);
     assert_eq!(storage.get_key_job("job_1").await.unwrap().unwrap().done, 1, "once");
     storage.finish_key_job("job_1", KeyJobState::Done, "", 0).await.unwrap();
     let claim = storage.claim_data_keys("job_1", 10).await.unwrap();

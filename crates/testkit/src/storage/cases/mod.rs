@@ -20,4 +20,5 @@ pub mod oauth_clients;
 pub mod pending_grants;
 pub mod refreshes;
 pub mod replicas;
+pub mod sealed;
 pub mod tenants;

@@ -85,7 +85,9 @@ impl Schema<'_> {
         column: &'static str,
     ) -> Result<(), DbErr> {
         let mut index = index(name, table, &[column]);
-        index.and_where(Expr::col(column).is_not_null());
+        if !self.is_mysql() {
+            index.and_where(Expr::col(column).is_not_null());
+        }
         self.create_index(name, table, index).await
     }
 

@@ -23,8 +23,14 @@ pub async fn connections_without_a_plan_are_due_first_then_the_longest_due(fixtu
         connected(&storage, tenant, id).await;
     }
     plan(&storage, "b", "c2", Duration::ZERO).await;
-    plan(&storage, "a", "c1", Duration::ZERO).await;
-    let due = storage.list_due_checks(10).await.unwrap();
+    // A database's clock may show the same millisecond twice.
+    let due = loop {
+        plan(&storage, "a", "c1", Duration::ZERO).await;
+        let due = storage.list_due_checks(10).await.unwrap();
+        if due[1].due != due[2].due {
+            break due;
+        }
+    };
     assert_eq!(names(&due), ["a/c3", "b/c2", "a/c1"]);
     assert_eq!((due[0].due, due[1].due.is_some(), due[2].due > due[1].due), (None, true, true));
     assert_eq!(due[0].connection, current(&storage, &due[0].connection).await);

@@ -280,8 +280,9 @@ impl SeaStorage {
     ) -> Result<bool> {
         let Some(first) = keys.first() else { return Ok(true) };
         let tx = self.db.begin("data_key.replace").await?;
+        // The order of locks: tenants, then connections, then data keys.
+        tx.hold_tenants(&keys.iter().map(|key| &*key.scope).collect::<Vec<_>>()).await?;
         hold_kek(&tx, &first.kek).await?;
-        // Connections are locked before data keys, as by all who lock both.
         let replaced: HashSet<_> = keys.iter().map(|key| &*key.scope).collect();
         sealed::swap(&tx, swaps.iter().filter(|swap| replaced.contains(&*swap.former.scope))).await?;
         let now = dialect::now_micros_sql(tx.conn.get_database_backend());

@@ -1,6 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
+};
 use tokenward_storage::{
     Change, ConnectionState, Page, PageRequest, Result, StorageErrorKind, Tenant, TenantStore,
 };
@@ -37,6 +40,23 @@ impl Tx {
         let lock = dialect::shared_lock(self.conn.get_database_backend());
         let select = tenants::Entity::find_by_id(tenant.as_str()).lock(lock);
         Ok(self.check(select.one(&self.conn).await)?.is_some())
+    }
+
+    /// The same of several, those that are there.
+    pub(super) async fn hold_tenants(&self, tenants: &[&str]) -> Result<()> {
+        let backend = self.conn.get_database_backend();
+        if backend == DbBackend::Sqlite {
+            // Who writes is alone.
+            return Ok(());
+        }
+        let select = tenants::Entity::find()
+            .select_only()
+            .column(Column::TenantId)
+            .filter(dialect::among(backend, Column::TenantId, tenants))
+            .order_by_asc(Column::TenantId)
+            .lock(dialect::shared_lock(backend))
+            .into_tuple::<String>();
+        self.check(select.all(&self.conn).await).map(drop)
     }
 }
 

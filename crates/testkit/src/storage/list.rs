@@ -63,6 +63,7 @@ macro_rules! storage_conformance {
                 a_swap_on_a_ciphertext_that_changed_changes_nothing,
                 fields_are_read_of_those_scopes_alone_that_were_named,
                 data_keys_and_what_they_sealed_are_replaced_at_once,
+                who_deletes_a_tenant_and_who_replaces_its_data_key_wait_for_one_another,
                 a_replaced_data_key_that_nothing_needs_is_removed,
                 what_is_sealed_under_a_data_key_that_is_gone_is_refused,
                 of_a_removal_and_what_is_stored_at_once_one_wins,

@@ -225,6 +225,35 @@ pub async fn data_keys_and_what_they_sealed_are_replaced_at_once(fixture: &dyn S
     assert_eq!(stored().await, expected, "nothing changes where a data key is refused");
 }
 
+pub async fn who_deletes_a_tenant_and_who_replaces_its_data_key_wait_for_one_another(
+    fixture: &dyn StorageFixture,
+) {
+    let storage = furnished(fixture).await;
+    for round in 0..ROUNDS {
+        let name = format!("t{round}");
+        storage.create_tenant(&tenant(&name)).await.unwrap();
+        storage.create_data_key(&data_key(&name, 1)).await.unwrap();
+        let mut seen = consent(&name, "c1");
+        seen.tokens.access_token = under(1, "access");
+        storage.save_consent(&seen).await.unwrap();
+        let fields = storage.read_sealed(std::slice::from_ref(&name)).await.unwrap();
+        let swaps: Vec<_> =
+            fields.into_iter().map(|former| SealedSwap { former, sealed: under(2, "anew") }).collect();
+        at_once(2, &storage, |number, storage| {
+            let (name, swaps) = (name.clone(), swaps.clone());
+            async move {
+                if number == 0 {
+                    assert!(storage.delete_tenant(&tenant_id(&name), true).await.unwrap());
+                } else {
+                    storage.replace_data_keys(None, &[data_key(&name, 2)], &swaps).await.unwrap();
+                }
+            }
+        })
+        .await;
+        assert_eq!(storage.list_data_keys(&name).await.unwrap(), []);
+    }
+}
+
 pub async fn a_replaced_data_key_that_nothing_needs_is_removed(fixture: &dyn StorageFixture) {
     let storage = everywhere(fixture).await;
     storage.replace_data_keys(None, &[data_key("a", 2)], &[]).await.unwrap();

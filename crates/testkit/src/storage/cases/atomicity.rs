@@ -112,8 +112,9 @@ pub async fn a_commit_that_is_dropped_midway_leaves_nothing_half_written(fixture
         let attempts = storage.list_attempts(&seen.tenant, &seen.id).await.unwrap().len();
         let spares = storage.list_spares(&seen.tenant, &seen.id).await.unwrap().len();
         assert_eq!((attempts == 0, spares == 1), (committed, committed), "after {polls} polls");
-        if finished.is_some() {
-            assert!(committed && polls > 1);
+        if let Some(result) = finished {
+            result.expect("a call that came through succeeded");
+            assert!(committed && polls > 1, "after {polls} polls");
             return;
         }
     }

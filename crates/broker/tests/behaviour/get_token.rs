@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::world::{Ask, HUB, READ, World, actor, secs, tenant};
 use serde_json::json;
-use tokenward_broker::{Reason, ReportOutcome, WarningReason};
+use tokenward_broker::{Reason, ReportOutcome, Token, WarningReason};
 use tokenward_hubspot_sim::{Fault, FaultKind};
 use tokenward_types::{ExposeSecret, Principal, SecretString};
 
@@ -131,12 +131,17 @@ async fn a_living_token_is_served_with_a_warning_while_refreshing_fails() {
     assert!(error.retry_after.is_some());
 }
 
-#[tokio::test]
-async fn a_living_token_is_served_with_a_warning_before_the_caller_has_no_more_patience() {
+async fn with_a_token_whose_refresh_hangs() -> (World, Token) {
     let world = World::with(json!({"timeout": "60s"}), |settings| settings.lease = secs(90)).await;
     world.connect("acme", HUB, &["oauth", READ]).await;
-    let first = world.token(&[READ]).await.unwrap();
+    let token = world.token(&[READ]).await.unwrap();
     world.handle().add_fault(Fault::new(FaultKind::Latency { ms: 600_000 }).on_refresh());
+    (world, token)
+}
+
+#[tokio::test]
+async fn a_living_token_is_served_with_a_warning_before_the_caller_has_no_more_patience() {
+    let (world, first) = with_a_token_whose_refresh_hangs().await;
     world.advance(secs(1750));
     let ask = Ask { patience: Some(Duration::from_millis(20)), ..Ask::default() };
     let token = world.ask(ask).await.unwrap();
@@ -150,10 +155,7 @@ async fn a_living_token_is_served_with_a_warning_before_the_caller_has_no_more_p
 
 #[tokio::test]
 async fn a_living_token_is_served_with_a_warning_before_it_expires_however_patient_the_caller_is() {
-    let world = World::with(json!({"timeout": "60s"}), |settings| settings.lease = secs(90)).await;
-    world.connect("acme", HUB, &["oauth", READ]).await;
-    let first = world.token(&[READ]).await.unwrap();
-    world.handle().add_fault(Fault::new(FaultKind::Latency { ms: 600_000 }).on_refresh());
+    let (world, first) = with_a_token_whose_refresh_hangs().await;
     // With five seconds left it counts as expired, which is in a moment.
     world.advance(Duration::from_millis(1_794_980));
     let token = world.ask(Ask { patience: Some(secs(300)), ..Ask::default() }).await.unwrap();

@@ -1,6 +1,6 @@
 //! Which key-encryption key wraps, and what it wraps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
 use sea_orm::{
@@ -280,11 +280,13 @@ impl SeaStorage {
     ) -> Result<bool> {
         let Some(first) = keys.first() else { return Ok(true) };
         let tx = self.db.begin("data_key.replace").await?;
+        let mut scopes: Vec<_> = keys.iter().map(|key| &*key.scope).collect();
+        scopes.sort_unstable();
         // The order of locks: tenants, then connections, then data keys.
-        tx.hold_tenants(&keys.iter().map(|key| &*key.scope).collect::<Vec<_>>()).await?;
+        tx.hold_tenants(&scopes).await?;
         hold_kek(&tx, &first.kek).await?;
-        let replaced: HashSet<_> = keys.iter().map(|key| &*key.scope).collect();
-        sealed::swap(&tx, swaps.iter().filter(|swap| replaced.contains(&*swap.former.scope))).await?;
+        let is_theirs = |swap: &&SealedSwap| scopes.binary_search(&&*swap.former.scope).is_ok();
+        sealed::swap(&tx, swaps.iter().filter(is_theirs)).await?;
         let now = dialect::now_micros_sql(tx.conn.get_database_backend());
         let also = format!("active = FALSE, replaced_at = {now}");
         let sets: &[_] = if job.is_some() { &[(("settled_job", Type::Text), Set::To)] } else { &[] };
@@ -306,9 +308,8 @@ impl SeaStorage {
         if let Some(job) = job {
             self.count_done(&tx, job, replaced, 0).await?;
         }
-        let scopes = || keys.iter().map(|key| &*key.scope);
-        if let (Some(first), Some(last)) = (scopes().min(), scopes().max()) {
-            tx.log(&Change::DataKeys(first.to_owned(), last.to_owned())).await?;
+        if let (Some(first), Some(last)) = (scopes.first(), scopes.last()) {
+            tx.log(&Change::DataKeys((*first).to_owned(), (*last).to_owned())).await?;
         }
         tx.commit().await?;
         Ok(true)

@@ -157,12 +157,14 @@ impl Worker {
                 self.rewrap_batch(job, claim.keys).await?;
                 continue;
             }
+            // No other key becomes the active one while this job runs.
+            let kek = self.broker.sealer().active_kek().await?;
             // What is handed out and not dealt with is handed out again once all else is done.
             for batch in claim.keys.chunks(BATCH).take_while(|_| !self.broker.is_stopping()) {
                 if job.kind == KeyJobKind::Verify {
                     self.verify_batch(job, batch).await?;
                 } else {
-                    self.reseal_batch(job, batch).await?;
+                    self.reseal_batch(job, &kek, batch).await?;
                 }
             }
         }
@@ -222,7 +224,7 @@ impl Worker {
     }
 
     /// Makes new data keys for the scopes of a batch, whose active ones these are, and seals their fields anew.
-    async fn reseal_batch(&self, job: &KeyJob, batch: &[DataKeyRecord]) -> Result<(), Error> {
+    async fn reseal_batch(&self, job: &KeyJob, kek: &str, batch: &[DataKeyRecord]) -> Result<(), Error> {
         let (fields, mut keys) = self.read_scopes(&scopes_of(batch), batch).await?;
         let mut seals: HashMap<&str, i64> = HashMap::new();
         for field in &fields {
@@ -230,13 +232,12 @@ impl Worker {
         }
         // Those that have sealed nothing are work as well.
         let idle = batch.len().saturating_sub(seals.len());
-        let kek = self.broker.sealer().active_kek().await?;
         let former = batch.iter().map(|key| {
             let seals = seals.get(&*key.scope).copied().unwrap_or_default();
             Former { scope: key.scope.clone(), id: key.id, seals }
         });
         let (made, new): (Vec<_>, Vec<_>) =
-            self.broker.sealer().successors(&kek, former.collect()).await?.into_iter().unzip();
+            self.broker.sealer().successors(kek, former.collect()).await?.into_iter().unzip();
         for (record, key) in made.iter().zip(new) {
             keys.activate(record.scope.clone(), key);
         }

@@ -62,8 +62,7 @@ async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, Build
         .row_buffer_size(ROWS_AHEAD)
         .busy_timeout(config.busy_timeout);
     let file = SqliteFile { options, turns: Arc::default() };
-    let database =
-        file.open(config.max_connections, Manners::Plain).await.map_err(|error| describe(&path, error))?;
+    let database = file.open(config.max_connections).await.map_err(|error| describe(&path, error))?;
     Ok(SeaStorage::new(database, Some(file), lock))
 }
 
@@ -84,17 +83,19 @@ pub(crate) struct SqliteFile {
 }
 
 impl SqliteFile {
-    /// Opens it once more, with threads that the caller's thread begins. The lock file stays with the first.
+    /// Opens it once more, with a thread that the caller's thread begins. The lock file stays with the first. It reads and
+    /// writes on one connection, which has in memory what it read, and goes on knowing it after it wrote.
     pub(crate) async fn reopen(&self) -> Result<SeaStorage, StorageError> {
-        let database = self.open(1, Manners::Yields).await.map_err(|error| {
+        let pool = pool(self.options.clone(), 1, Manners::Yields).await.map_err(|error| {
             StorageError::new(StorageErrorKind::Unavailable, "key_job.in_background").source(error)
         })?;
-        Ok(SeaStorage::new(database, Some(self.clone()), None))
+        Ok(SeaStorage::new(database(pool.clone(), pool, Some(self.turns.clone())), Some(self.clone()), None))
     }
 
-    async fn open(&self, readers: u32, manners: Manners) -> Result<Database, Error> {
-        let write = pool(self.options.clone(), 1, manners).await?;
-        let read = pool(self.options.clone().pragma("cache_size", READ_CACHE), readers, manners).await?;
+    async fn open(&self, readers: u32) -> Result<Database, Error> {
+        let write = pool(self.options.clone(), 1, Manners::Plain).await?;
+        let options = self.options.clone().pragma("cache_size", READ_CACHE);
+        let read = pool(options, readers, Manners::Plain).await?;
         Ok(database(read, write, Some(self.turns.clone())))
     }
 }

@@ -1,7 +1,6 @@
 //! Where ciphertexts are kept, once for all: reading, counting and replacing them goes by this list.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt::Write;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 use tokenward_storage::{Result, SealedColumn, SealedField, SealedSwap, StorageErrorKind};
@@ -17,10 +16,13 @@ const INSTALLATION: &str = "_installation";
 const SCOPES: usize = 500;
 /// How many scopes that are not asked for a range may have.
 const STRANGERS: usize = 50;
+/// The ciphertexts of a row that is read: no table has more columns of them.
+const CIPHERTEXTS: [&str; 2] = ["sealed0", "sealed1"];
 /// What is shorter names no data key, and is no ciphertext.
 const MIN_LENGTH: usize = 5;
 
 /// A column of ciphertexts, and the columns that name a row.
+#[derive(Clone, Copy)]
 struct Place {
     table: &'static str,
     column: &'static str,
@@ -112,8 +114,8 @@ fn tables() -> impl Iterator<Item = (Place, &'static [SealedColumn])> {
 enum About<'a> {
     All,
     These(&'a [String]),
-    /// Tenants from one to another.
-    Range(&'a str, &'a str),
+    /// Tenants from one to another, and whether the installation's own.
+    Range(&'a str, &'a str, bool),
 }
 
 impl<'a> From<Option<&'a [String]>> for About<'a> {
@@ -122,36 +124,61 @@ impl<'a> From<Option<&'a [String]>> for About<'a> {
     }
 }
 
-/// Runs a query over one table for some scopes, in pieces, or for all there are.
-async fn each_piece<C: ConnectionTrait>(
-    db: &Session<C>,
-    place: &Place,
-    about: About<'_>,
-    (select, rest): (&str, &str),
-    mut take: impl FnMut(&QueryResult) -> Result<(), DbErr>,
-) -> Result<()> {
-    let pieces: Vec<About<'_>> = match about {
-        About::These(scopes) if place.is_tenants => scopes.chunks(SCOPES).map(About::These).collect(),
-        About::These(scopes) if scopes.iter().any(|scope| scope == INSTALLATION) => vec![About::All],
-        About::These(_) => return Ok(()),
-        about => vec![about],
-    };
-    for piece in pieces {
-        let mut sql = Sql::new(db.conn.get_database_backend(), select.to_owned());
-        match piece {
-            About::All => {}
-            About::These(scopes) => {
+impl About<'_> {
+    fn has(self, place: &Place) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(scopes) => place.is_tenants || scopes.iter().any(|scope| scope == INSTALLATION),
+            Self::Range(.., installation) => place.is_tenants || installation,
+        }
+    }
+
+    fn push(self, sql: &mut Sql) {
+        match self {
+            Self::All => {}
+            Self::These(scopes) => {
                 sql.push(" AND ");
                 sql.among("tenant_id", scopes);
             }
-            About::Range(first, last) => {
+            Self::Range(first, last, _) => {
                 sql.push(" AND tenant_id BETWEEN ");
                 sql.bind(first.into());
                 sql.push(" AND ");
                 sql.bind(last.into());
             }
         }
-        sql.push(rest);
+    }
+}
+
+/// A query over one table: all up to its conditions, and what follows them.
+struct Part {
+    place: Place,
+    select: String,
+    rest: String,
+}
+
+/// Runs queries over several tables as one, for some scopes, in pieces, or for all there are: a round trip for each would take
+/// most of the time, and each time that a connection comes back to its pool is another one.
+async fn each<C: ConnectionTrait>(
+    db: &Session<C>,
+    about: About<'_>,
+    parts: &[Part],
+    mut take: impl FnMut(&QueryResult) -> Result<(), DbErr>,
+) -> Result<()> {
+    let pieces: Vec<About<'_>> = match about {
+        About::These(scopes) => scopes.chunks(SCOPES).map(About::These).collect(),
+        about => vec![about],
+    };
+    for piece in pieces {
+        let mut sql = Sql::new(db.conn.get_database_backend(), String::new());
+        for (index, part) in parts.iter().filter(|part| piece.has(&part.place)).enumerate() {
+            sql.push(if index == 0 { "" } else { " UNION ALL " });
+            sql.push(&part.select);
+            if part.place.is_tenants {
+                piece.push(&mut sql);
+            }
+            sql.push(&part.rest);
+        }
         for row in db.check(db.conn.query_all_raw(sql.statement()).await)? {
             db.check(take(&row))?;
         }
@@ -162,16 +189,14 @@ async fn each_piece<C: ConnectionTrait>(
 /// The first and the last tenant of these scopes where hardly any others are between them, as while a job goes through all.
 /// Each table costs SQLite some work for each name that a statement lists, and a range spares it that. Others know lists that
 /// cost less, and may order names otherwise than by their bytes.
-async fn range<'a, C: ConnectionTrait>(
-    db: &Session<C>,
-    scopes: &'a [String],
-) -> Result<Option<(&'a str, &'a str)>> {
+async fn range<'a, C: ConnectionTrait>(db: &Session<C>, scopes: &'a [String]) -> Result<Option<About<'a>>> {
     let backend = db.conn.get_database_backend();
     let tenants = || scopes.iter().map(String::as_str).filter(|scope| *scope != INSTALLATION);
     let (Some(first), Some(last)) = (tenants().min(), tenants().max()) else { return Ok(None) };
     if backend != DbBackend::Sqlite {
         return Ok(None);
     }
+    let installation = scopes.iter().any(|scope| scope == INSTALLATION);
     let most = scopes.len() + STRANGERS;
     let text = "SELECT COUNT(*) AS keys FROM (SELECT 1 FROM data_keys WHERE active = TRUE AND scope BETWEEN ";
     let mut sql = Sql::new(backend, text.to_owned());
@@ -182,7 +207,7 @@ async fn range<'a, C: ConnectionTrait>(
     let counted = db.check(db.conn.query_one_raw(sql.statement()).await)?;
     let keys: Option<i64> = counted.map(|row| db.check(row.try_get("", "keys"))).transpose()?;
     let is_dense = keys.is_some_and(|keys| usize::try_from(keys).is_ok_and(|keys| keys <= most));
-    Ok(is_dense.then_some((first, last)))
+    Ok(is_dense.then_some(About::Range(first, last, installation)))
 }
 
 /// How many fields each data key has sealed, of some scopes or of all.
@@ -190,27 +215,28 @@ pub(super) async fn count<C: ConnectionTrait>(
     db: &Session<C>,
     scopes: Option<&[String]>,
 ) -> Result<Vec<(String, i32, u64)>> {
-    let mut counts: BTreeMap<(String, i32), u64> = BTreeMap::new();
-    for column in SealedColumn::ALL {
+    let part = |column| {
         let place = place(column);
+        let (scope, header, is_there) = (place.scope(), place.header(), place.is_there());
         let group = if place.is_tenants { "tenant_id, " } else { "" };
-        let header = place.header();
-        let select = format!(
-            "SELECT {} AS scope, {header} AS header, COUNT(*) AS fields FROM {} WHERE {}",
-            place.scope(),
-            place.table,
-            place.is_there()
-        );
-        let rest = format!(" GROUP BY {group}{header}");
-        each_piece(db, &place, scopes.into(), (&select, &rest), |row| {
-            let fields: i64 = row.try_get("", "fields")?;
-            if let Some(key) = named(row)? {
-                *counts.entry(key).or_default() += fields.unsigned_abs();
-            }
-            Ok(())
-        })
-        .await?;
-    }
+        Part {
+            select: format!(
+                "SELECT {scope} AS scope, {header} AS header, COUNT(*) AS fields FROM {} WHERE {is_there}",
+                place.table
+            ),
+            rest: format!(" GROUP BY {group}{header}"),
+            place,
+        }
+    };
+    let mut counts: BTreeMap<(String, i32), u64> = BTreeMap::new();
+    each(db, scopes.into(), &SealedColumn::ALL.map(part), |row| {
+        let fields: i64 = row.try_get("", "fields")?;
+        if let Some(key) = named(row)? {
+            *counts.entry(key).or_default() += fields.unsigned_abs();
+        }
+        Ok(())
+    })
+    .await?;
     Ok(counts.into_iter().map(|((scope, id), fields)| (scope, id, fields)).collect())
 }
 
@@ -220,8 +246,7 @@ pub(super) async fn former<C: ConnectionTrait>(
     scopes: Option<&[String]>,
 ) -> Result<Vec<(String, i32)>> {
     let backend = db.conn.get_database_backend();
-    let mut keys = BTreeSet::new();
-    for column in SealedColumn::ALL {
+    let part = |column| {
         let place = place(column);
         let (scope, header) = (place.scope(), place.header());
         // Its own data keys have a column of this name as well.
@@ -234,12 +259,14 @@ pub(super) async fn former<C: ConnectionTrait>(
             dialect::hex_of_bytes(backend, &header),
             dialect::hex_of_int(backend, "k.id"),
         );
-        each_piece(db, &place, scopes.into(), (&select, ""), |row| {
-            keys.extend(named(row)?);
-            Ok(())
-        })
-        .await?;
-    }
+        Part { place, select, rest: String::new() }
+    };
+    let mut keys = BTreeSet::new();
+    each(db, scopes.into(), &SealedColumn::ALL.map(part), |row| {
+        keys.extend(named(row)?);
+        Ok(())
+    })
+    .await?;
     Ok(keys.into_iter().collect())
 }
 
@@ -252,48 +279,56 @@ fn named(row: &QueryResult) -> Result<Option<(String, i32)>, DbErr> {
 
 /// Every field of these scopes.
 pub(super) async fn read<C: ConnectionTrait>(db: &Session<C>, scopes: &[String]) -> Result<Vec<SealedField>> {
-    let these = About::These(scopes);
-    let tenants = range(db, scopes).await?.map_or(these, |(first, last)| About::Range(first, last));
-    let wanted: HashSet<&str> = scopes.iter().map(String::as_str).collect();
-    let mut fields = Vec::new();
-    for (first, columns) in tables() {
-        let are_there: Vec<_> = columns.iter().map(|column| place(*column).is_there()).collect();
-        let named = columns.iter().map(|column| place(*column).column).collect::<Vec<_>>().join(", ");
+    let about = range(db, scopes).await?.unwrap_or(About::These(scopes));
+    let backend = db.conn.get_database_backend();
+    let tables: Vec<_> = tables().collect();
+    let part = |(table, (place, columns)): (usize, &(Place, &[SealedColumn]))| {
+        let columns: Vec<_> = columns.iter().map(|column| self::place(*column)).collect();
+        let are_there: Vec<_> = columns.iter().map(Place::is_there).collect();
+        let sealed = CIPHERTEXTS
+            .iter()
+            .enumerate()
+            .map(|(at, name)| format!("{} AS {name}", columns.get(at).map_or("NULL", |place| place.column)));
+        let record = if place.is_hash {
+            format!("lower({})", dialect::hex_of_bytes(backend, place.record))
+        } else {
+            place.record.to_owned()
+        };
         let select = format!(
-            "SELECT {} AS scope, {} AS record, {} AS number, {} AS fence, {named} FROM {} WHERE ({})",
-            first.scope(),
-            first.record,
-            first.number.unwrap_or("0"),
-            first.fence.unwrap_or("0"),
-            first.table,
+            "SELECT {table} AS place, {} AS scope, {record} AS record, {} AS number, {} AS fence, {} FROM {} WHERE ({})",
+            place.scope(),
+            place.number.unwrap_or("0"),
+            place.fence.unwrap_or("0"),
+            sealed.collect::<Vec<_>>().join(", "),
+            place.table,
             are_there.join(" OR "),
         );
-        let about = if first.is_tenants { tenants } else { these };
-        each_piece(db, &first, about, (&select, ""), |row| {
-            let scope: String = row.try_get("", "scope")?;
-            if !wanted.contains(&*scope) {
-                return Ok(());
-            }
-            for column in columns {
-                let sealed: Option<Vec<u8>> = row.try_get("", place(*column).column)?;
-                let Some(sealed) = sealed.filter(|sealed| sealed.len() >= MIN_LENGTH) else { continue };
-                fields.push(SealedField {
-                    column: *column,
-                    scope: scope.clone(),
-                    record: if first.is_hash {
-                        hex(&row.try_get::<Vec<u8>>("", "record")?)
-                    } else {
-                        row.try_get("", "record")?
-                    },
-                    number: integer(row, "number")?,
-                    fence: first.fence.map(|_| integer(row, "fence")).transpose()?,
-                    sealed: Sealed::from(sealed),
-                });
-            }
-            Ok(())
-        })
-        .await?;
-    }
+        Part { place: *place, select, rest: String::new() }
+    };
+    let parts: Vec<_> = tables.iter().enumerate().map(part).collect();
+    let wanted: HashSet<&str> = scopes.iter().map(String::as_str).collect();
+    let mut fields = Vec::new();
+    each(db, about, &parts, |row| {
+        let scope: String = row.try_get("", "scope")?;
+        let table = usize::try_from(integer(row, "place")?).ok().and_then(|table| tables.get(table));
+        let Some((place, columns)) = table.filter(|_| wanted.contains(&*scope)) else { return Ok(()) };
+        let (record, number): (String, i64) = (row.try_get("", "record")?, integer(row, "number")?);
+        let fence = place.fence.map(|_| integer(row, "fence")).transpose()?;
+        for (column, name) in columns.iter().zip(CIPHERTEXTS) {
+            let sealed: Option<Vec<u8>> = row.try_get("", name)?;
+            let Some(sealed) = sealed.filter(|sealed| sealed.len() >= MIN_LENGTH) else { continue };
+            fields.push(SealedField {
+                column: *column,
+                scope: scope.clone(),
+                record: record.clone(),
+                number,
+                fence,
+                sealed: Sealed::from(sealed),
+            });
+        }
+        Ok(())
+    })
+    .await?;
     Ok(fields)
 }
 
@@ -362,14 +397,6 @@ fn values(tx: &Tx, place: &Place, swaps: &[&SealedSwap]) -> Result<Vec<Value>> {
     Ok(values)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A text takes every write.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks(2);
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
@@ -404,12 +431,15 @@ mod tests {
         let mut known: Vec<String> = sealed.into_iter().chain(OTHERS.map(str::to_owned)).collect();
         found.sort();
         known.sort();
+        assert!(
+            tables().all(|(_, columns)| columns.len() <= CIPHERTEXTS.len()),
+            "a row has more ciphertexts"
+        );
         assert_eq!(found, known, "a new column of ciphertexts must come into SealedColumn");
     }
 
     #[test]
-    fn hexadecimal_goes_there_and_back() {
-        assert_eq!(hex(&[0, 0x0f, 0xff]), "000fff");
+    fn hexadecimal_digits_are_bytes() {
         assert_eq!(unhex("000fff"), Some(vec![0, 0x0f, 0xff]));
         assert_eq!(unhex("0g"), None);
     }

@@ -18,7 +18,7 @@ impl MigrationName for Migration {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let schema = Schema { manager };
-        schema.index("data_keys_by_activity", "data_keys", &["active", "scope", "id"]).await
+        schema.index_of_true("data_keys_by_activity", "data_keys", "active", &["scope", "id"]).await
     }
 
     fn use_transaction(&self) -> Option<bool> {

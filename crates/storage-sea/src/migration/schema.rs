@@ -91,6 +91,22 @@ impl Schema<'_> {
         self.create_index(name, table, index).await
     }
 
+    /// Creates an index of the rows in which `flag` is true. MySQL has no such indexes: there the flag comes first.
+    pub(super) async fn index_of_true(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        flag: &'static str,
+        columns: &[&'static str],
+    ) -> Result<(), DbErr> {
+        let index = if self.is_mysql() {
+            index(name, table, &[&[flag], columns].concat())
+        } else {
+            index(name, table, columns).and_where(Expr::col(flag).eq(true)).to_owned()
+        };
+        self.create_index(name, table, index).await
+    }
+
     /// Creates an index that lets each combination of values occur once.
     pub(super) async fn unique(
         &self,

@@ -14,7 +14,7 @@ use tokenward_storage::{
 use tokenward_types::{Sealed, Timestamp};
 
 use super::batch::{Batch, Set, Sql, Type};
-use super::keys::{ID, SCOPE, model};
+use super::keys::{ID, SCOPE, is_active, model};
 use super::{SeaStorage, sealed};
 use crate::convert::{Row, Word};
 use crate::dialect;
@@ -266,7 +266,7 @@ impl SeaStorage {
             .select_only()
             .columns([Column::Scope, Column::Id])
             .filter(dialect::among(db.conn.get_database_backend(), Column::Scope, scopes))
-            .filter(Column::Active.eq(true))
+            .filter(is_active())
             .into_tuple();
         db.check(active.all(&db.conn).await)
     }

@@ -16,7 +16,7 @@ use tokenward_types::Timestamp;
 use super::SeaStorage;
 use super::batch::{Batch, Set, Type};
 use super::keks::LOCK;
-use super::keys::{ID, SCOPE, is_after};
+use super::keys::{ID, SCOPE, is_active, is_after};
 use crate::convert::{Row, Word};
 use crate::dialect::{self, micros};
 use crate::entity::key_jobs::{self, Column};
@@ -79,7 +79,7 @@ fn of_job(job: &key_jobs::Model) -> Condition {
     }
     if job.kind == KeyJobKind::RotateData.word() {
         // What others sealed is sealed anew together with what these sealed.
-        keys = keys.add(Of::Active.eq(true));
+        keys = keys.add(is_active());
     }
     keys
 }

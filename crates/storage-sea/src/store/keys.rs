@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
@@ -81,6 +81,11 @@ pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
         settled_job: None,
         checked_job: None,
     }
+}
+
+/// A data key is active, in the very words by which databases find out that an index of active ones will do.
+pub(super) fn is_active() -> SimpleExpr {
+    Expr::col((data_keys::Entity, data_keys::Column::Active)).eq(Expr::cust("TRUE"))
 }
 
 /// Data keys that come after one in order of scope and identifier.
@@ -291,7 +296,7 @@ impl KeyStore for SeaStorage {
         let select = data_keys::Entity::find()
             .select_only()
             .columns([Column::Scope, Column::Id])
-            .filter(Column::Active.eq(false))
+            // It is no active one then, and an index has all that were replaced in this order.
             .filter(Expr::col(Column::ReplacedAt).lte(now.sub(micros(ago))))
             .order_by_asc(Column::ReplacedAt)
             .order_by_asc(Column::Scope)

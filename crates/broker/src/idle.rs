@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokenward_provider::{ErrorClass, ProviderInfo, Rotation, TokenHint};
-use tokenward_storage::{Connection, ConnectionState, DueCheck};
+use tokenward_storage::{CheckClaim, Connection, ConnectionState, DueCheck};
 use tokenward_types::{Rng, Timestamp};
 
 use crate::backoff::upto;
@@ -101,6 +101,11 @@ fn look(info: &ProviderInfo, used_at: Timestamp, now: Timestamp, interval: Durat
     }
 }
 
+/// Tokens that came after those that were seen.
+fn newer(seen: &Connection) -> Want {
+    Want::NewerThan(seen.tokens.as_ref().map_or(seen.updated_at, |tokens| tokens.issued_at))
+}
+
 impl Broker {
     /// Looks at connections that nobody asks for and that are due. A running broker does so every five seconds.
     pub async fn run_checks(&self) {
@@ -111,62 +116,82 @@ impl Broker {
         if left == 0 {
             return;
         }
-        match self.storage().list_due_checks(left).await {
-            Ok(due) => due.into_iter().for_each(|due| self.start_check(due)),
-            Err(error) => tracing::warn!(%error, "cannot read which idle connections are due"),
+        if let Err(error) = self.look_at_due(left).await {
+            tracing::warn!(%error, detail = error.log_detail(), "cannot claim looks at idle connections that are due");
         }
     }
 
-    fn start_check(&self, due: DueCheck) {
+    async fn look_at_due(&self, limit: u32) -> Result<(), Error> {
+        let due = self.storage().list_due_checks(limit).await?;
+        let (mut looks, mut claims) = (Vec::new(), Vec::new());
+        for DueCheck { connection, due } in due {
+            let look = self.look_for(&connection, due.is_none());
+            let next = match look {
+                Look::In(time) => spread(time, self.rng()),
+                Look::Verify | Look::Refresh => spread(AGAIN, self.rng()),
+            };
+            let (tenant, id) = (connection.tenant.clone(), connection.id.clone());
+            claims.push(CheckClaim { tenant, connection: id, due, next });
+            looks.push((connection, look));
+        }
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let claimed = self.storage().claim_checks(&claims).await?;
+        for ((connection, look), claimed) in looks.into_iter().zip(claimed) {
+            if claimed {
+                self.start_look(connection, look);
+            } else {
+                self.count_check("elsewhere");
+            }
+        }
+        Ok(())
+    }
+
+    fn look_for(&self, connection: &Connection, is_new: bool) -> Look {
+        let interval = self.settings().idle_check_interval;
+        let (Some(provider), Some(tokens)) = (self.provider(&connection.provider), &connection.tokens) else {
+            return Look::In(interval);
+        };
+        match look(provider.info(), tokens.issued_at, self.now(), interval) {
+            // All that there was before this was looked after would come at once.
+            Look::Verify if is_new => Look::In(upto(interval, self.rng())),
+            look => look,
+        }
+    }
+
+    fn start_look(&self, connection: Connection, look: Look) {
         self.checks().0.fetch_add(1, Ordering::Relaxed);
         let looking = Looking(Arc::clone(&self.checks().0));
         let broker = self.clone();
         self.spawn(async move {
             let _looking = looking;
-            let (tenant, connection) = (due.connection.tenant.clone(), due.connection.id.clone());
-            if let Err(error) = broker.check(due).await {
+            if let Err(error) = broker.take_look(&connection, look).await {
+                let Connection { tenant, id, .. } = connection;
                 broker.count_check("failed");
-                tracing::debug!(%tenant, %connection, %error, detail = error.log_detail(), "an idle connection could not be looked at");
+                tracing::debug!(%tenant, connection = %id, %error, detail = error.log_detail(), "an idle connection could not be looked at");
             }
         });
     }
 
-    fn count_check(&self, outcome: &'static str) {
-        self.metrics().idle_checks.get_or_create(&CheckLabels { outcome }).inc();
-    }
-
-    async fn check(&self, DueCheck { connection, due }: DueCheck) -> Result<(), Error> {
-        let interval = self.settings().idle_check_interval;
-        let (Some(provider), Some(tokens)) = (self.provider(&connection.provider), &connection.tokens) else {
-            self.storage().claim_check(&connection.tenant, &connection.id, due, interval).await?;
-            return Ok(());
-        };
-        let info = provider.info();
-        let look = match look(info, tokens.issued_at, self.now(), interval) {
-            // All that there was before this was looked after would come at once.
-            Look::Verify if due.is_none() => Look::In(upto(interval, self.rng())),
-            look => look,
-        };
-        let next = match look {
-            Look::In(time) => spread(time, self.rng()),
-            Look::Verify | Look::Refresh => spread(AGAIN, self.rng()),
-        };
-        if !self.storage().claim_check(&connection.tenant, &connection.id, due, next).await? {
-            self.count_check("elsewhere");
-            return Ok(());
-        }
+    async fn take_look(&self, connection: &Connection, look: Look) -> Result<(), Error> {
         let outcome = match look {
             Look::In(_) => return Ok(()),
-            Look::Verify => self.ask_about(&connection).await?,
-            Look::Refresh => self.use_grant(&connection, tokens.issued_at).await?,
+            Look::Verify => self.ask_about(connection).await?,
+            Look::Refresh => self.use_grant(connection).await?,
         };
         self.count_check(outcome.as_str());
         if outcome != Outcome::Dead {
-            let time = half_life(info).map_or(interval, |half| half.min(interval));
-            let next = spread(time, self.rng());
+            let interval = self.settings().idle_check_interval;
+            let half = self.provider(&connection.provider).and_then(|provider| half_life(provider.info()));
+            let next = spread(half.map_or(interval, |half| half.min(interval)), self.rng());
             self.storage().plan_check(&connection.tenant, &connection.id, next).await?;
         }
         Ok(())
+    }
+
+    fn count_check(&self, outcome: &'static str) {
+        self.metrics().idle_checks.get_or_create(&CheckLabels { outcome }).inc();
     }
 
     /// Asks the provider about a grant, without using it. A dead one is refreshed, so that whatever is concluded is
@@ -206,14 +231,12 @@ impl Broker {
                 return Err(answer.internal(error));
             }
         }
-        let used_at = seen.tokens.as_ref().map_or(seen.updated_at, |tokens| tokens.issued_at);
-        let refresh = self.refresh_in(&seen.tenant, &seen.id, Want::NewerThan(used_at), Turn::Doubt);
+        let refresh = self.refresh_in(&seen.tenant, &seen.id, newer(seen), Turn::Doubt);
         Ok(refresh.await.map_or(Outcome::Dead, |_| Outcome::Refreshed))
     }
 
-    async fn use_grant(&self, seen: &Connection, used_at: Timestamp) -> Result<Outcome, Error> {
-        let want = Want::NewerThan(used_at);
-        self.refresh_in(&seen.tenant, &seen.id, want, Turn::Idle).await?;
+    async fn use_grant(&self, seen: &Connection) -> Result<Outcome, Error> {
+        self.refresh_in(&seen.tenant, &seen.id, newer(seen), Turn::Idle).await?;
         Ok(Outcome::Refreshed)
     }
 }

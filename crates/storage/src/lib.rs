@@ -41,7 +41,7 @@ pub use connection::{
 };
 pub use context::StorageContext;
 pub use error::{StorageError, StorageErrorKind};
-pub use idle::{CheckStore, DueCheck};
+pub use idle::{CheckClaim, CheckStore, DueCheck};
 pub use installation::{InstallationStore, Mark, SchemaStatus};
 pub use key_job::{Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob};
 pub use keys::{

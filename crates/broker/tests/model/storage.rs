@@ -10,14 +10,15 @@ use async_trait::async_trait;
 use tokenward_broker::{Broker, Place};
 use tokenward_storage::{
     AccessRule, AccessRuleStore, AccountRef, Attempt, BeginAttempt, BeginPause, BlockedPrincipal,
-    BudgetStore, CallPause, ChangeCursor, ChangeStore, Changes, CheckStore, Claim, ClientSecretRecord,
-    CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore, Connection, ConnectionFilter, ConnectionKind,
-    ConnectionMark, ConnectionState, ConnectionStore, Consent, ConsumeOutcome, DataKeyRecord, DataKeyState,
-    DueCheck, InstallationStore, IssuerKey, Kek, KekCheck, KeyFinding, KeyJob, KeyJobState, KeyJobStore,
-    KeyStore, LiveReplica, Mark, NewKeyJob, OAuthClient, OAuthClientStore, Page, PageRequest, PendingGrant,
-    PrincipalStore, RefreshCommit, RefreshStore, Replica, ReplicaStore, ReserveCalls, Reserved, Result,
-    RetireOutcome, Revocation, Rewrap, SchemaStatus, SealCount, SealedField, SealedSwap, Spare, StateChange,
-    Storage, StorageError, StorageErrorKind, Tenant, TenantStore, Version,
+    BudgetStore, CallPause, ChangeCursor, ChangeStore, Changes, CheckClaim, CheckStore, Claim,
+    ClientSecretRecord, CommitOutcome, ConnectAttempt, ConnectLink, ConnectStore, Connection,
+    ConnectionFilter, ConnectionKind, ConnectionMark, ConnectionState, ConnectionStore, Consent,
+    ConsumeOutcome, DataKeyRecord, DataKeyState, DueCheck, InstallationStore, IssuerKey, Kek, KekCheck,
+    KeyFinding, KeyJob, KeyJobState, KeyJobStore, KeyStore, LiveReplica, Mark, NewKeyJob, OAuthClient,
+    OAuthClientStore, Page, PageRequest, PendingGrant, PrincipalStore, RefreshCommit, RefreshStore, Replica,
+    ReplicaStore, ReserveCalls, Reserved, Result, RetireOutcome, Revocation, Rewrap, SchemaStatus, SealCount,
+    SealedField, SealedSwap, Spare, StateChange, Storage, StorageError, StorageErrorKind, Tenant,
+    TenantStore, Version,
 };
 use tokenward_types::{
     AccessRuleId, AccountId, ConnectLinkId, ConnectionId, OAuthClientId, Principal, ProviderName, TenantId,
@@ -241,7 +242,7 @@ plain! {
     }
     CheckStore {
         fn list_due_checks(limit: u32) -> Vec<DueCheck>;
-        fn claim_check(tenant: &TenantId, connection: &ConnectionId, due: Option<i64>, next: Duration) -> bool;
+        fn claim_checks(claims: &[CheckClaim]) -> Vec<bool>;
         fn plan_check(tenant: &TenantId, connection: &ConnectionId, next: Duration) -> ();
     }
     ReplicaStore {

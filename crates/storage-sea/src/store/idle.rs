@@ -5,7 +5,7 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
 };
-use tokenward_storage::{CheckStore, ConnectionKind, ConnectionState, DueCheck, Result};
+use tokenward_storage::{CheckClaim, CheckStore, ConnectionKind, ConnectionState, DueCheck, Result};
 use tokenward_types::{ConnectionId, TenantId};
 
 use super::SeaStorage;
@@ -64,21 +64,21 @@ impl CheckStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.check.claim", level = "debug", skip_all)]
-    async fn claim_check(
-        &self,
-        tenant: &TenantId,
-        connection: &ConnectionId,
-        due: Option<i64>,
-        next: Duration,
-    ) -> Result<bool> {
+    async fn claim_checks(&self, claims: &[CheckClaim]) -> Result<Vec<bool>> {
+        let mut claimed = vec![false; claims.len()];
+        // Whoever locks many connections locks them in this order.
+        let mut ordered: Vec<_> = claims.iter().zip(&mut claimed).collect();
+        ordered.sort_by_key(|(CheckClaim { tenant, connection, .. }, _)| (tenant, connection));
         let tx = self.db.begin("check.claim").await?;
-        let seen = match due {
-            Some(due) => Column::NextCheckAt.eq(due),
-            None => Column::NextCheckAt.is_null(),
-        };
-        let is_mine = tx.plan(is(tenant, connection).add(seen), next).await?;
+        for (claim, claimed) in ordered {
+            let seen = match claim.due {
+                Some(due) => Column::NextCheckAt.eq(due),
+                None => Column::NextCheckAt.is_null(),
+            };
+            *claimed = tx.plan(is(&claim.tenant, &claim.connection).add(seen), claim.next).await?;
+        }
         tx.commit().await?;
-        Ok(is_mine)
+        Ok(claimed)
     }
 
     #[tracing::instrument(name = "db.check.plan", level = "debug", skip_all)]

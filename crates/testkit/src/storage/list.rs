@@ -344,6 +344,7 @@ macro_rules! storage_conformance {
                 a_check_is_due_by_the_databases_clock,
                 only_active_connections_by_oauth_are_due,
                 a_check_on_a_stale_plan_is_not_claimed,
+                many_checks_are_claimed_at_once_and_each_tells_whether,
                 of_a_hundred_claims_of_a_check_at_once_one_wins,
                 a_plan_leaves_the_connection_as_it_is,
                 checks_of_absent_connections_change_nothing,

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_storage::{ConnectionKind, ConnectionState, Consent, DueCheck, StateChange, Storage, TokenSet};
+use tokenward_storage::{
+    CheckClaim, ConnectionKind, ConnectionState, Consent, DueCheck, StateChange, Storage, TokenSet,
+};
 
 use crate::storage::StorageFixture;
 use crate::storage::samples::{at, connected, connection_id, consent, current, tenant_id, tokens};
@@ -15,6 +17,10 @@ fn names(due: &[DueCheck]) -> Vec<String> {
 
 async fn plan(storage: &Arc<dyn Storage>, tenant: &str, connection: &str, next: Duration) {
     storage.plan_check(&tenant_id(tenant), &connection_id(connection), next).await.unwrap();
+}
+
+fn claim(tenant: &str, connection: &str, due: Option<i64>, next: Duration) -> CheckClaim {
+    CheckClaim { tenant: tenant_id(tenant), connection: connection_id(connection), due, next }
 }
 
 pub async fn connections_without_a_plan_are_due_first_then_the_longest_due(fixture: &dyn StorageFixture) {
@@ -70,13 +76,32 @@ pub async fn only_active_connections_by_oauth_are_due(fixture: &dyn StorageFixtu
 pub async fn a_check_on_a_stale_plan_is_not_claimed(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     connected(&storage, "a", "c1").await;
-    let (tenant, id) = (tenant_id("a"), connection_id("c1"));
-    assert!(storage.claim_check(&tenant, &id, None, Duration::ZERO).await.unwrap());
-    assert!(!storage.claim_check(&tenant, &id, None, DAY).await.unwrap());
+    let claims = async |due, next| storage.claim_checks(&[claim("a", "c1", due, next)]).await.unwrap();
+    assert_eq!(claims(None, Duration::ZERO).await, [true]);
+    assert_eq!(claims(None, DAY).await, [false]);
     let due = storage.list_due_checks(1).await.unwrap()[0].due;
-    assert!(storage.claim_check(&tenant, &id, due, DAY).await.unwrap());
-    assert!(!storage.claim_check(&tenant, &id, due, DAY).await.unwrap());
+    assert_eq!(claims(due, DAY).await, [true]);
+    assert_eq!(claims(due, DAY).await, [false]);
     assert_eq!(storage.list_due_checks(1).await.unwrap(), []);
+}
+
+pub async fn many_checks_are_claimed_at_once_and_each_tells_whether(fixture: &dyn StorageFixture) {
+    let storage = furnished(fixture).await;
+    for (tenant, id) in [("a", "c1"), ("b", "c2"), ("a", "c3"), ("b", "c4")] {
+        connected(&storage, tenant, id).await;
+    }
+    plan(&storage, "a", "c3", Duration::ZERO).await;
+    let planned = storage.list_due_checks(10).await.unwrap().last().and_then(|due| due.due);
+    let claims = [
+        claim("b", "c2", None, DAY),
+        claim("b", "c4", planned, DAY),
+        claim("a", "c3", planned, DAY),
+        claim("a", "absent", None, DAY),
+        claim("a", "c1", None, Duration::ZERO),
+    ];
+    assert_eq!(storage.claim_checks(&claims).await.unwrap(), [true, false, true, false, true]);
+    assert_eq!(names(&storage.list_due_checks(10).await.unwrap()), ["b/c4", "a/c1"]);
+    assert_eq!(storage.claim_checks(&[]).await.unwrap(), [false; 0]);
 }
 
 pub async fn of_a_hundred_claims_of_a_check_at_once_one_wins(fixture: &dyn StorageFixture) {
@@ -85,18 +110,18 @@ pub async fn of_a_hundred_claims_of_a_check_at_once_one_wins(fixture: &dyn Stora
     plan(&storage, "a", "c1", Duration::ZERO).await;
     for due in [storage.list_due_checks(1).await.unwrap()[0].due, None] {
         let claims = at_once(MANY, &storage, |_, storage| async move {
-            storage.claim_check(&tenant_id("a"), &connection_id("c1"), due, DAY).await.unwrap()
+            storage.claim_checks(&[claim("a", "c1", due, DAY)]).await.unwrap()
         })
         .await;
         let expected = usize::from(due.is_some());
-        assert_eq!(claims.into_iter().filter(|claimed| *claimed).count(), expected, "{due:?}");
+        assert_eq!(claims.into_iter().filter(|claimed| *claimed == [true]).count(), expected, "{due:?}");
     }
 }
 
 pub async fn a_plan_leaves_the_connection_as_it_is(fixture: &dyn StorageFixture) {
     let storage = furnished(fixture).await;
     let before = connected(&storage, "a", "c1").await;
-    assert!(storage.claim_check(&before.tenant, &before.id, None, DAY).await.unwrap());
+    assert_eq!(storage.claim_checks(&[claim("a", "c1", None, DAY)]).await.unwrap(), [true]);
     plan(&storage, "a", "c1", Duration::ZERO).await;
     assert_eq!(current(&storage, &before).await, before);
 }
@@ -105,7 +130,7 @@ pub async fn checks_of_absent_connections_change_nothing(fixture: &dyn StorageFi
     let storage = furnished(fixture).await;
     connected(&storage, "a", "c1").await;
     for (tenant, id) in [("b", "c1"), ("a", "c2"), ("absent", "c1")] {
-        assert!(!storage.claim_check(&tenant_id(tenant), &connection_id(id), None, DAY).await.unwrap());
+        assert_eq!(storage.claim_checks(&[claim(tenant, id, None, DAY)]).await.unwrap(), [false]);
         plan(&storage, tenant, id, DAY).await;
     }
     assert_eq!(storage.list_due_checks(10).await.unwrap()[0].due, None);

@@ -2,21 +2,51 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
+use tokenward_storage::Storage;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::Instrument;
+
+use crate::broker::Broker;
+
+impl Broker {
+    /// Does work that callers come ahead of, with a storage whose threads, if it has any, are as low in priority; see [`run`].
+    /// `None` when that came to nothing, which the log tells.
+    pub(crate) async fn in_background<T, F>(
+        &self,
+        name: &str,
+        work: impl FnOnce(Self, Arc<dyn Storage>) -> F + Send + 'static,
+    ) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let broker = self.clone();
+        let work = async move {
+            let storage = match broker.storage().in_background().await {
+                Ok(Some(storage)) => storage,
+                Ok(None) => broker.storage().clone(),
+                Err(error) => {
+                    tracing::warn!(%error, "work in the background reads and writes at the priority of callers");
+                    broker.storage().clone()
+                }
+            };
+            work(broker, storage).await
+        };
+        let done = run(name, work).await;
+        done.inspect_err(|error| tracing::error!(name, %error, "work in the background was not done")).ok()
+    }
+}
 
 /// Runs work on a thread of its own, which gets a processor when nobody else wants it: Linux's `SCHED_IDLE` (sched(7)). Threads that
 /// the work itself starts are alike; tasks that it spawns, timers and sockets are the caller's runtime's, as ever.
 ///
 /// # Errors
 /// There can be no other thread, or the work panicked.
-pub(crate) async fn run<T: Send + 'static>(
-    name: &str,
-    work: impl Future<Output = T> + Send + 'static,
-) -> io::Result<T> {
+async fn run<T: Send + 'static>(name: &str, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
     let (done, outcome) = oneshot::channel();
     let runtime = Handle::current();
     let work = work.in_current_span();
@@ -41,7 +71,7 @@ fn yield_to_others() {
         if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
             tracing::debug!(
                 ?error,
-                "key jobs run at the priority of callers: the system refuses a lower one"
+                "work in the background has the priority of callers: the system refuses a lower one"
             );
         }
     }

@@ -5,7 +5,7 @@
 //! - When a look fails, the database is away: memory answers for `max_stale` after the last look that succeeded.
 //! - The look that succeeds again applies the log before memory answers by its word.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokenward_types::{ConnectionId, Monotonic, Principal, TenantId};
 use tokio::sync::Mutex;
 
 use crate::broker::Broker;
-use crate::directory::{Entry, TenantEntry};
+use crate::directory::Entry;
 use crate::{Error, Reason};
 
 /// How often the log is looked at.
@@ -33,8 +33,6 @@ const FRESH_FOR: Duration = Duration::from_millis(1900);
 /// How many tenants and connections of one reading are compared with their rows; of more, the tenants are read again when they are
 /// asked for.
 const MAX_COMPARED: usize = 50;
-/// The most connections of a tenant that are in memory.
-const MAX_OF_TENANT: usize = 1000;
 
 /// How often a server says that it lives.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(2);
@@ -204,7 +202,7 @@ impl Broker {
                     tracing::info!("the change log can be read again, and memory is up to date");
                     // A database that came back may be another one, or an older state of it.
                     let broker = self.clone();
-                    self.spawn(async move { broker.compare_memory().await });
+                    self.spawn(async move { broker.compare_memory_in_background().await });
                 }
             }
             Err(error) => {
@@ -296,7 +294,7 @@ impl Broker {
         Ok(())
     }
 
-    async fn reload_issuer_keys(&self) -> Result<(), Error> {
+    pub(crate) async fn reload_issuer_keys(&self) -> Result<(), Error> {
         match self.following().callers.get() {
             Some(callers) => callers.reload_issuer_keys(self).await,
             None => Ok(()),
@@ -310,7 +308,7 @@ impl Broker {
     }
 
     /// Drops a tenant with its data keys: one that is created again under a name gets others.
-    fn drop_tenant(&self, tenant: &TenantId) {
+    pub(crate) fn drop_tenant(&self, tenant: &TenantId) {
         self.forget_tenant(tenant);
         self.sealer().forget(tenant.as_str());
     }
@@ -336,7 +334,11 @@ impl Broker {
     }
 
     /// Shows a connection's state as it is stored; what has another grant than memory knows is read anew.
-    async fn follow_connection(&self, tenant: &TenantId, connection: &ConnectionId) -> Result<(), Error> {
+    pub(crate) async fn follow_connection(
+        &self,
+        tenant: &TenantId,
+        connection: &ConnectionId,
+    ) -> Result<(), Error> {
         // Whoever is reading the tenant may have read it too early.
         self.directory().restart_readings();
         let Some(known) = self.directory().get(tenant.as_str()) else { return Ok(()) };
@@ -347,88 +349,6 @@ impl Broker {
             (Some(entry), Some(row)) if entry.consent_epoch == row.consent_epoch => show_state(entry, &row),
             (None, None) => {}
             _ => self.forget_tenant(tenant),
-        }
-        Ok(())
-    }
-
-    /// The safety net below the log: compares everything in memory with the database.
-    pub(crate) async fn compare_memory(&self) {
-        if let Err(error) = self.try_compare_memory().await {
-            tracing::warn!(%error, detail = error.log_detail(), "cannot compare memory with the database");
-        }
-    }
-
-    async fn try_compare_memory(&self) -> Result<(), Error> {
-        self.reload_rules().await?;
-        self.reload_blocked().await?;
-        self.reload_issuer_keys().await?;
-        self.compare_oauth_clients().await?;
-        let mut known = self.directory().all();
-        if known.is_empty() {
-            return Ok(());
-        }
-        self.compare_tenants(&mut known).await?;
-        self.compare_connections(&known).await
-    }
-
-    /// Drops tenants that changed or are gone, from memory and from `known`.
-    async fn compare_tenants(&self, known: &mut HashMap<TenantId, Arc<TenantEntry>>) -> Result<(), Error> {
-        let mut same = HashSet::new();
-        let mut page = PageRequest::first();
-        loop {
-            let tenants = self.storage().list_tenants(&page).await?;
-            for tenant in tenants.items {
-                if known.get(&tenant.id).is_some_and(|entry| entry.shows(&tenant)) {
-                    same.insert(tenant.id);
-                }
-            }
-            match tenants.next {
-                Some(next) => page.after = Some(next),
-                None => break,
-            }
-        }
-        known.retain(|tenant, _| {
-            let is_same = same.contains(tenant);
-            if !is_same {
-                self.drop_tenant(tenant);
-            }
-            is_same
-        });
-        Ok(())
-    }
-
-    async fn compare_connections(&self, known: &HashMap<TenantId, Arc<TenantEntry>>) -> Result<(), Error> {
-        let mut listed: HashMap<TenantId, usize> = HashMap::new();
-        let mut page = PageRequest::first();
-        loop {
-            let marks = self.storage().list_connection_marks(&page).await?;
-            for mark in marks.items {
-                let Some(tenant) = known.get(&mark.tenant) else { continue };
-                let entry = tenant.connection(mark.connection.as_str());
-                let is_revoked = mark.state == ConnectionState::Revoked;
-                let is_same = match entry {
-                    None => is_revoked,
-                    Some(entry) => {
-                        entry.consent_epoch == mark.consent_epoch && entry.snapshot().state == mark.state
-                    }
-                };
-                if !is_same {
-                    self.follow_connection(&mark.tenant, &mark.connection).await?;
-                }
-                if !is_revoked {
-                    *listed.entry(mark.tenant).or_default() += 1;
-                }
-            }
-            match marks.next {
-                Some(next) => page.after = Some(next),
-                None => break,
-            }
-        }
-        for (tenant, entry) in known {
-            let count = entry.connections.len();
-            if count < MAX_OF_TENANT && listed.get(tenant).copied().unwrap_or_default() != count {
-                self.forget_tenant(tenant);
-            }
         }
         Ok(())
     }

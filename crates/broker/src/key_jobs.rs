@@ -11,7 +11,6 @@ use tokenward_storage::{
 };
 
 use crate::Error;
-use crate::background;
 use crate::broker::Broker;
 use crate::follow::LIVE_WITHIN;
 use crate::pace::Pace;
@@ -93,10 +92,15 @@ impl Broker {
         if jobs.is_empty() {
             return;
         }
-        let broker = self.clone();
-        let work = async move { Worker::in_background(broker).await.run(&jobs).await };
-        if let Err(error) = background::run("key-jobs", work).await {
-            tracing::error!(%error, "key jobs wait: the thread that works on them failed");
+        let work = |broker, storage| async move { Worker { broker, storage }.run(&jobs).await };
+        self.in_background("key-jobs", work).await;
+    }
+
+    /// Deals with data keys that were replaced, and forgets old jobs.
+    pub(crate) async fn tidy_data_keys(&self) {
+        let work = |broker, storage| async move { Worker { broker, storage }.tidy().await };
+        if let Some(Err(error)) = self.in_background("tidy-data-keys", work).await {
+            tracing::warn!(%error, detail = error.log_detail(), "cannot tidy data keys");
         }
     }
 
@@ -114,19 +118,6 @@ struct Worker {
 }
 
 impl Worker {
-    /// Works at the priority of the thread that this is called on, its storage as well.
-    async fn in_background(broker: Broker) -> Self {
-        let storage = match broker.storage().in_background().await {
-            Ok(Some(storage)) => storage,
-            Ok(None) => broker.storage().clone(),
-            Err(error) => {
-                tracing::warn!(%error, "key jobs read and write at the priority of callers");
-                broker.storage().clone()
-            }
-        };
-        Self { broker, storage }
-    }
-
     async fn run(&self, jobs: &[KeyJob]) {
         for job in jobs {
             if let Err(error) = self.run_job(job).await {
@@ -157,14 +148,16 @@ impl Worker {
                 self.rewrap_batch(job, claim.keys).await?;
                 continue;
             }
-            // No other key becomes the active one while this job runs.
-            let kek = self.broker.sealer().active_kek().await?;
+            // No other key becomes the active one while new data keys are made.
+            let kek = match job.kind {
+                KeyJobKind::RotateData => Some(self.broker.sealer().active_kek().await?),
+                KeyJobKind::Rotate | KeyJobKind::Verify => None,
+            };
             // What is handed out and not dealt with is handed out again once all else is done.
             for batch in claim.keys.chunks(BATCH).take_while(|_| !self.broker.is_stopping()) {
-                if job.kind == KeyJobKind::Verify {
-                    self.verify_batch(job, batch).await?;
-                } else {
-                    self.reseal_batch(job, &kek, batch).await?;
+                match &kek {
+                    Some(kek) => self.reseal_batch(job, kek, batch).await?,
+                    None => self.verify_batch(job, batch).await?,
                 }
             }
         }
@@ -435,31 +428,28 @@ impl Worker {
         }
         self.skip(job, findings, Vec::new()).await
     }
-}
 
-impl Broker {
     /// Deals with data keys that were replaced: what was stored under one of them meanwhile is sealed anew, and those which
     /// nothing needs any more are deleted after a while.
-    pub(crate) async fn tidy_data_keys(&self) -> Result<(), Error> {
-        let replaced = self.storage().replaced_data_keys(SETTLED_AFTER, REPLACED).await?;
+    async fn tidy(&self) -> Result<(), Error> {
+        let replaced = self.storage.replaced_data_keys(SETTLED_AFTER, REPLACED).await?;
         if !replaced.is_empty() {
             let scopes: BTreeSet<_> = replaced.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.into_iter().collect();
             let replaced: BTreeSet<_> = replaced.into_iter().collect();
-            let in_use = self.storage().former_data_keys_in_use(Some(&scopes)).await?.into_iter();
+            let in_use = self.storage.former_data_keys_in_use(Some(&scopes)).await?.into_iter();
             let behind: BTreeSet<_> =
                 in_use.filter(|key| replaced.contains(key)).map(|(scope, _)| scope).collect();
-            let worker = Worker { broker: self.clone(), storage: self.storage().clone() };
-            worker.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
+            self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
         }
-        let keep = self.settings().keep_replaced_data_keys;
-        let old = self.storage().replaced_data_keys(keep, REPLACED).await?;
-        let removed = self.storage().remove_data_keys(&old).await?;
+        let keep = self.broker.settings().keep_replaced_data_keys;
+        let old = self.storage.replaced_data_keys(keep, REPLACED).await?;
+        let removed = self.storage.remove_data_keys(&old).await?;
         if removed > 0 {
             tracing::info!(removed, "deleted data keys that nothing needs any more");
         }
-        self.storage().forget_key_jobs(FORGET_JOBS).await?;
-        Ok(self.storage().note_unused_keks().await?)
+        self.storage.forget_key_jobs(FORGET_JOBS).await?;
+        Ok(self.storage.note_unused_keks().await?)
     }
 }
 

@@ -13,6 +13,7 @@ mod broker;
 mod callers;
 mod calls;
 mod clients;
+mod compare;
 mod connect;
 mod connections;
 mod consent;

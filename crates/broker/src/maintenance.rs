@@ -1,8 +1,9 @@
 //! What the broker does by itself, and how often.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokenward_storage::ConnectionState;
+use tokenward_storage::{ConnectionState, Storage};
 use tokenward_types::ProviderName;
 
 use crate::broker::{Broker, state_name};
@@ -63,14 +64,9 @@ impl Broker {
             })
         });
         self.every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_key_jobs().await }));
-        self.every(FIRST_TICK, HOUSEKEEPING, |broker| {
-            Box::pin(async move {
-                if let Err(error) = broker.tidy_data_keys().await {
-                    tracing::warn!(%error, detail = error.log_detail(), "cannot tidy data keys");
-                }
-            })
-        });
+        self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.tidy_data_keys().await }));
         self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
+        self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.go_through_all().await }));
     }
 
     async fn housekeeping(&self) {
@@ -84,23 +80,35 @@ impl Broker {
         if let Err(error) = self.plan_suspects().await {
             tracing::warn!(%error, "cannot read suspects");
         }
-        self.compare_memory().await;
         self.prune_log().await;
-        match self.storage().count_connections().await {
-            Ok(counts) => {
-                for provider in &self.provider_names() {
-                    for state in STATES {
-                        let is_this = |name: &ProviderName, other| name == provider && other == state;
-                        let count = counts.iter().find(|(name, other, _)| is_this(name, *other));
-                        let labels =
-                            ConnectionLabels { provider: provider.to_string(), state: state_name(state) };
-                        let count = count.map_or(0, |(_, _, count)| *count);
-                        let gauge = self.metrics().connections.get_or_create(&labels);
-                        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-                    }
-                }
+    }
+
+    /// Goes through all rows there are, behind callers.
+    async fn go_through_all(&self) {
+        let work = |broker: Self, storage: Arc<dyn Storage>| async move {
+            broker.compare_memory(&*storage).await;
+            broker.count_connections(&*storage).await;
+        };
+        self.in_background("go-through-all", work).await;
+    }
+
+    async fn count_connections(&self, storage: &dyn Storage) {
+        let counts = match storage.count_connections().await {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::warn!(%error, "cannot count connections");
+                return;
             }
-            Err(error) => tracing::warn!(%error, "cannot count connections"),
+        };
+        for provider in &self.provider_names() {
+            for state in STATES {
+                let is_this = |name: &ProviderName, other| name == provider && other == state;
+                let count = counts.iter().find(|(name, other, _)| is_this(name, *other));
+                let labels = ConnectionLabels { provider: provider.to_string(), state: state_name(state) };
+                let count = count.map_or(0, |(_, _, count)| *count);
+                let gauge = self.metrics().connections.get_or_create(&labels);
+                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
         }
     }
 }

@@ -87,7 +87,7 @@ impl SqliteFile {
     /// writes on one connection, which has in memory what it read, and goes on knowing it after it wrote.
     pub(crate) async fn reopen(&self) -> Result<SeaStorage, StorageError> {
         let pool = pool(self.options.clone(), 1, Manners::Yields).await.map_err(|error| {
-            StorageError::new(StorageErrorKind::Unavailable, "key_job.in_background").source(error)
+            StorageError::new(StorageErrorKind::Unavailable, "installation.in_background").source(error)
         })?;
         Ok(SeaStorage::new(database(pool.clone(), pool, Some(self.turns.clone())), Some(self.clone()), None))
     }

@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokenward_types::Timestamp;
 
-use crate::Result;
+use crate::{Result, Storage};
 
 /// How the database's schema stands to this program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,12 @@ pub trait InstallationStore: Send + Sync {
     /// after. Of many at once each gets another. Whoever remembers a mark that the database is behind of, knows that the
     /// database was put back to an earlier state.
     async fn advance_mark(&self, now: Timestamp) -> Result<Mark>;
+
+    /// The same storage for work in the background: its threads, if it has any, are begun by the thread that polls this, and so
+    /// have that one's priority. What one of the two stores, the other finds. `None` where there are no such threads.
+    async fn in_background(&self) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
 
     /// Closes all connections to the database; later calls fail as `Unavailable`.
     async fn close(&self);

@@ -1,12 +1,11 @@
 //! Jobs that replace or check keys. A job is a row, and so is what is left of it: any server goes on with it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokenward_types::Timestamp;
 
-use crate::{DataKeyRecord, Page, PageRequest, Result, Storage};
+use crate::{DataKeyRecord, Page, PageRequest, Result};
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,12 +109,6 @@ pub struct Claim {
 /// Jobs.
 #[async_trait]
 pub trait KeyJobStore: Send + Sync {
-    /// The same storage for work in the background: its threads, if it has any, are begun by the thread that polls this, and so
-    /// have that one's priority. What one of the two stores, the other finds. `None` where there are no such threads.
-    async fn in_background(&self) -> Result<Option<Arc<dyn Storage>>> {
-        Ok(None)
-    }
-
     /// Begins a job, where none is running that it would get in the way of: verifications run beside others, but only one of
     /// each kind runs. Returns that job or the one that is in the way, and whether it is the new one. Of many at once one
     /// begins.

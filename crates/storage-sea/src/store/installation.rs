@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter};
 use sea_orm_migration::SchemaManager;
-use tokenward_storage::{InstallationStore, Mark, Result, SchemaStatus, StorageErrorKind};
+use tokenward_storage::{InstallationStore, Mark, Result, SchemaStatus, Storage, StorageErrorKind};
 use tokenward_types::Timestamp;
 
 use super::SeaStorage;
@@ -104,6 +106,12 @@ impl InstallationStore for SeaStorage {
         tx.update(update).await?;
         tx.commit().await?;
         Ok(Mark { before: row.mark, after })
+    }
+
+    #[tracing::instrument(name = "db.installation.in_background", level = "debug", skip_all)]
+    async fn in_background(&self) -> Result<Option<Arc<dyn Storage>>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        Ok(Some(Arc::new(file.reopen().await?)))
     }
 
     async fn close(&self) {

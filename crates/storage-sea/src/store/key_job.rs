@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +8,7 @@ use sea_orm::{
 };
 use tokenward_storage::{
     Change, Claim, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep, KeyJobStore, NewKeyJob, Page,
-    PageRequest, Result, Storage, StorageErrorKind,
+    PageRequest, Result, StorageErrorKind,
 };
 use tokenward_types::Timestamp;
 
@@ -145,12 +144,6 @@ impl SeaStorage {
 
 #[async_trait]
 impl KeyJobStore for SeaStorage {
-    #[tracing::instrument(name = "db.key_job.in_background", level = "debug", skip_all)]
-    async fn in_background(&self) -> Result<Option<Arc<dyn Storage>>> {
-        let Some(file) = &self.file else { return Ok(None) };
-        Ok(Some(Arc::new(file.reopen().await?)))
-    }
-
     #[tracing::instrument(name = "db.key_job.create", level = "debug", skip_all)]
     async fn create_key_job(&self, job: &NewKeyJob) -> Result<(KeyJob, bool)> {
         let tx = self.db.begin("key_job.create").await?;

@@ -15,26 +15,28 @@ use crate::directory::TenantEntry;
 const MAX_OF_TENANT: usize = 1000;
 
 impl Broker {
-    /// Compares what is in memory with the database, and drops what differs. `storage` is read where that takes long.
-    pub(crate) async fn compare_memory(&self, storage: &dyn Storage) {
-        if let Err(error) = self.try_compare_memory(storage).await {
+    /// Compares what is in memory with the database, and drops what differs.
+    pub(crate) async fn compare_memory(&self) {
+        let work =
+            |broker: Self, storage: Arc<dyn Storage>| async move { broker.compare_rows(&*storage).await };
+        let compared = match self.compare_lists().await {
+            Ok(()) => self.in_background("compare-memory", work).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = compared {
             tracing::warn!(%error, detail = error.log_detail(), "cannot compare memory with the database");
         }
     }
 
-    /// The same behind callers.
-    pub(crate) async fn compare_memory_in_background(&self) {
-        let work = |broker: Self, storage: Arc<dyn Storage>| async move {
-            broker.compare_memory(&*storage).await;
-        };
-        self.in_background("compare-memory", work).await;
-    }
-
-    async fn try_compare_memory(&self, storage: &dyn Storage) -> Result<(), Error> {
+    /// At the priority of callers: who reads the change log may wait for the same locks.
+    async fn compare_lists(&self) -> Result<(), Error> {
         self.reload_rules().await?;
         self.reload_blocked().await?;
         self.reload_issuer_keys().await?;
-        self.compare_oauth_clients().await?;
+        self.compare_oauth_clients().await
+    }
+
+    async fn compare_rows(&self, storage: &dyn Storage) -> Result<(), Error> {
         let mut known = self.directory().all();
         if known.is_empty() {
             return Ok(());

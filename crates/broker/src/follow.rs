@@ -202,7 +202,7 @@ impl Broker {
                     tracing::info!("the change log can be read again, and memory is up to date");
                     // A database that came back may be another one, or an older state of it.
                     let broker = self.clone();
-                    self.spawn(async move { broker.compare_memory_in_background().await });
+                    self.spawn(async move { broker.compare_memory().await });
                 }
             }
             Err(error) => {

@@ -85,11 +85,11 @@ impl Broker {
 
     /// Goes through all rows there are, behind callers.
     async fn go_through_all(&self) {
+        self.compare_memory().await;
         let work = |broker: Self, storage: Arc<dyn Storage>| async move {
-            broker.compare_memory(&*storage).await;
             broker.count_connections(&*storage).await;
         };
-        self.in_background("go-through-all", work).await;
+        self.in_background("count", work).await;
     }
 
     async fn count_connections(&self, storage: &dyn Storage) {

@@ -18,11 +18,12 @@ use crate::sealer::{Former, OpenKeys, Reseal, active_of, field_name};
 
 /// How many data keys are handed out at once.
 const CLAIM: u32 = 1000;
-/// How many are dealt with at once where what they sealed is read as well: each time is a burst of work that callers may meet,
-/// and a transaction that a refresh may have to wait for.
-const BATCH: usize = 125;
-/// How many ciphertexts one transaction replaces.
+/// How many ciphertexts one transaction replaces: each time is a burst of work that callers may meet, and that a refresh may
+/// have to wait for.
 const SWAPS: usize = 500;
+/// How many data keys are dealt with at once where what they sealed is read as well, as a rule two ciphertexts each. Half as
+/// many cost a third more.
+const BATCH: usize = SWAPS / 2;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
 const ROUNDS: u32 = 3;
 /// How many findings one batch adds.

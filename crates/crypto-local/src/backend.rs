@@ -49,16 +49,14 @@ impl LocalKeys {
         *keyring = Arc::new(found);
         Ok(())
     }
+}
 
-    fn key(&self, kek: &str) -> Result<Aead, CryptoError> {
-        let keyring = self.keyring();
-        let version = keyring.versions().find(|version| name(*version) == kek);
-        version.and_then(|version| keyring.get(version)).ok_or_else(|| {
-            let there_are = names(&keyring).join(", ");
-            let message = format!("encryption key {kek:?} is not in the keyring; it has {there_are}");
-            CryptoError::new(CryptoErrorKind::UnknownKey, message)
-        })
-    }
+fn key<'a>(keyring: &'a Keyring, kek: &str) -> Result<&'a Aead, CryptoError> {
+    version(kek).and_then(|version| keyring.get(version)).ok_or_else(|| {
+        let there_are = names(keyring).join(", ");
+        let message = format!("encryption key {kek:?} is not in the keyring; it has {there_are}");
+        CryptoError::new(CryptoErrorKind::UnknownKey, message)
+    })
 }
 
 fn names(keyring: &Keyring) -> Vec<String> {
@@ -67,6 +65,14 @@ fn names(keyring: &Keyring) -> Vec<String> {
 
 fn name(version: u32) -> String {
     format!("{KIND}:{version}")
+}
+
+/// The version that [`name`] names so.
+fn version(kek: &str) -> Option<u32> {
+    let digits = kek.strip_prefix(KIND)?.strip_prefix(':')?;
+    // Numbers can be read in other forms as well.
+    let is_usual = digits.starts_with(|first| matches!(first, '1'..='9'));
+    digits.parse().ok().filter(|_| is_usual)
 }
 
 fn aad(binding: &KeyBinding<'_>, kek: &str) -> Aad {
@@ -107,7 +113,8 @@ impl KeyEncryption for LocalKeys {
         binding: &KeyBinding<'_>,
         key: &DataKeyMaterial,
     ) -> Result<WrappedKey, CryptoError> {
-        let bytes = self.key(kek)?.seal(&[FORMAT], &aad(binding, kek), key.expose());
+        let keyring = self.keyring();
+        let bytes = self::key(&keyring, kek)?.seal(&[FORMAT], &aad(binding, kek), key.expose());
         Ok(WrappedKey { kek: kek.to_owned(), bytes })
     }
 
@@ -116,7 +123,8 @@ impl KeyEncryption for LocalKeys {
         binding: &KeyBinding<'_>,
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
-        let key = self.key(&wrapped.kek)?;
+        let keyring = self.keyring();
+        let key = key(&keyring, &wrapped.kek)?;
         let malformed = |message: &str| CryptoError::new(CryptoErrorKind::Malformed, message);
         let body = match wrapped.bytes.split_first() {
             Some((&FORMAT, body)) => body,

@@ -12,7 +12,20 @@ const KEY_LENGTH: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Keyring {
     newest: u32,
-    keys: BTreeMap<u32, DataKeyMaterial>,
+    keys: BTreeMap<u32, Key>,
+}
+
+/// A key, and what each of its uses begins with.
+#[derive(Debug)]
+struct Key {
+    material: DataKeyMaterial,
+    aead: Aead,
+}
+
+impl From<DataKeyMaterial> for Key {
+    fn from(material: DataKeyMaterial) -> Self {
+        Self { aead: Aead::new(&material), material }
+    }
 }
 
 impl Keyring {
@@ -26,14 +39,15 @@ impl Keyring {
         self.keys.keys().copied()
     }
 
-    pub(crate) fn get(&self, version: u32) -> Option<Aead> {
-        self.keys.get(&version).map(Aead::new)
+    pub(crate) fn get(&self, version: u32) -> Option<&Aead> {
+        self.keys.get(&version).map(|key| &key.aead)
     }
 
     /// The first version that has another key here than in `former`.
     pub(crate) fn changed_since(&self, former: &Self) -> Option<u32> {
-        let same = |version: &u32, key: &DataKeyMaterial| {
-            former.keys.get(version).is_none_or(|other| constant_time_eq(key.expose(), other.expose()))
+        let same = |version: &u32, key: &Key| {
+            let former = former.keys.get(version);
+            former.is_none_or(|other| constant_time_eq(key.material.expose(), other.material.expose()))
         };
         self.keys.iter().find(|(version, key)| !same(version, key)).map(|(version, _)| *version)
     }
@@ -78,7 +92,7 @@ pub(crate) fn parse(text: &str) -> Result<Keyring, Vec<String>> {
     let newest = marked.or_else(|| lines.iter().max_by_key(|line| line.version)).map(|line| line.version);
     match newest {
         Some(newest) if problems.is_empty() => {
-            let keys = lines.into_iter().map(|line| (line.version, line.key)).collect();
+            let keys = lines.into_iter().map(|line| (line.version, line.key.into())).collect();
             Ok(Keyring { newest, keys })
         }
         None if problems.is_empty() => {

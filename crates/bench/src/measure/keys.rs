@@ -18,7 +18,8 @@ use crate::stats::{count, float, median, rate};
 
 /// How long a job may take.
 const PATIENCE: Duration = Duration::from_secs(300);
-const POLL: Duration = Duration::from_millis(20);
+/// How often a job is looked at, which is work for the server as well.
+const POLL: Duration = Duration::from_millis(50);
 const P99: f64 = 99.0;
 /// How the most that a server bears is told: beyond it calls queue up, and latencies grow for as long as that goes on.
 const BEARABLE_MS: f64 = 50.0;

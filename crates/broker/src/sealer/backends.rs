@@ -58,9 +58,8 @@ impl Backends {
         self.of_kind(kind(kek))
     }
 
-    fn candidates(&self, kek: &str) -> impl Iterator<Item = &Arc<dyn KeyEncryption>> {
-        let kind = kind(kek).to_owned();
-        self.all.iter().filter(move |backend| backend.kind() == kind)
+    fn candidates<'a>(&'a self, kek: &'a str) -> impl Iterator<Item = &'a Arc<dyn KeyEncryption>> {
+        self.all.iter().filter(move |backend| backend.kind() == kind(kek))
     }
 
     fn nobodys(&self, kek: &str) -> CryptoError {
@@ -77,14 +76,14 @@ impl Backends {
         binding: &KeyBinding<'_>,
         key: &DataKeyMaterial,
     ) -> Result<WrappedKey, CryptoError> {
-        let mut outcome = Err(self.nobodys(kek));
+        let mut refused = None;
         for backend in self.candidates(kek) {
-            outcome = backend.wrap(kek, binding, key).await;
-            if !outcome.as_ref().is_err_and(is_anothers) {
-                break;
+            match backend.wrap(kek, binding, key).await {
+                Err(error) if is_anothers(&error) => refused = Some(error),
+                outcome => return outcome,
             }
         }
-        outcome
+        Err(refused.unwrap_or_else(|| self.nobodys(kek)))
     }
 
     pub(crate) async fn unwrap(
@@ -92,14 +91,14 @@ impl Backends {
         binding: &KeyBinding<'_>,
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
-        let mut outcome = Err(self.nobodys(&wrapped.kek));
+        let mut refused = None;
         for backend in self.candidates(&wrapped.kek) {
-            outcome = backend.unwrap(binding, wrapped).await;
-            if !outcome.as_ref().is_err_and(is_anothers) {
-                break;
+            match backend.unwrap(binding, wrapped).await {
+                Err(error) if is_anothers(&error) => refused = Some(error),
+                outcome => return outcome,
             }
         }
-        outcome
+        Err(refused.unwrap_or_else(|| self.nobodys(&wrapped.kek)))
     }
 }
 

@@ -138,7 +138,7 @@ impl Sealer {
     ) -> BoxFuture<'a, Result<Result<DataKey, String>, Error>> {
         let open = async move {
             match self.unwrap_record(record).await {
-                Ok(material) => Ok(Ok(DataKey::new(record.id, &material))),
+                Ok(material) => Ok(Ok(DataKey::prepared(record.id, &material))),
                 Err(error) if is_damage(error.kind()) => Ok(Err(error.to_string())),
                 Err(error) => Err(Error::from(error)),
             }
@@ -271,7 +271,7 @@ impl Sealer {
             let (kek, wrapped) = (wrapped.kek, wrapped.bytes);
             let created_at = self.clock.now();
             let record = DataKeyRecord { kek, wrapped, active: true, seals, created_at, scope, id };
-            Ok(Some((record, DataKey::new(id, &material))))
+            Ok(Some((record, DataKey::prepared(id, &material))))
         };
         make.boxed()
     }

@@ -14,7 +14,7 @@ use tokenward_storage::{
 use tokenward_types::{Sealed, Timestamp};
 
 use super::batch::{Batch, Set, Sql, Type};
-use super::keys::{ID, SCOPE, is_active, model};
+use super::keys::{ID, SCOPE, is_active, model, records};
 use super::{SeaStorage, sealed};
 use crate::convert::{Row, Word};
 use crate::dialect;
@@ -342,7 +342,7 @@ impl SeaStorage {
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id)
             .lock_exclusive();
-        let locked: Vec<DataKeyRecord> = tx.all(locked).await?;
+        let locked = records(&tx, locked).await?;
         // Read after the lock: whoever stores something under one of them has committed, or waits and then finds it gone.
         let used = sealed::count(&tx, Some(&scopes)).await?;
         let mut removed = 0;

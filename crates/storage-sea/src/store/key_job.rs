@@ -15,7 +15,7 @@ use tokenward_types::Timestamp;
 use super::SeaStorage;
 use super::batch::{Batch, Set, Type};
 use super::keks::LOCK;
-use super::keys::{ID, SCOPE, is_active, is_after};
+use super::keys::{ID, SCOPE, is_active, is_after, records};
 use crate::convert::{Row, Word};
 use crate::dialect::{self, micros};
 use crate::entity::key_jobs::{self, Column};
@@ -279,7 +279,7 @@ impl KeyJobStore for SeaStorage {
             .order_by_asc(Of::Scope)
             .order_by_asc(Of::Id)
             .limit(u64::from(limit));
-        let keys: Vec<tokenward_storage::DataKeyRecord> = tx.all(next).await?;
+        let keys = records(&tx, next).await?;
         let (scope, number) = keys.last().map_or(("", 0), |key| (&*key.scope, key.id));
         // They are counted once in a round, because that takes longer than all else.
         let is_border = keys.is_empty() || job.cursor_scope.is_empty();

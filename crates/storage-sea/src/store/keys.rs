@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    QuerySelect, QueryTrait, Select,
 };
 use tokenward_storage::{
     DataKeyRecord, DataKeyState, Kek, KekCheck, KeyStore, Page, PageRequest, Result, RetireOutcome, Rewrap,
@@ -19,23 +19,7 @@ use super::{SeaStorage, sealed};
 use crate::dialect::{self, micros};
 use crate::entity::{data_keys, kek_checks, keks};
 use crate::error::Inconsistent;
-use crate::session::{cursor, cut, page_size};
-
-impl TryFrom<data_keys::Model> for DataKeyRecord {
-    type Error = Inconsistent;
-
-    fn try_from(row: data_keys::Model) -> Result<Self, Inconsistent> {
-        Ok(Self {
-            scope: row.scope,
-            id: row.id,
-            kek: row.kek,
-            wrapped: row.wrapped,
-            active: row.active,
-            seals: row.seals,
-            created_at: Timestamp::from_micros(row.created_at),
-        })
-    }
-}
+use crate::session::{Session, cursor, cut, page_size};
 
 impl TryFrom<kek_checks::Model> for KekCheck {
     type Error = Inconsistent;
@@ -83,6 +67,21 @@ pub(super) fn model(key: &DataKeyRecord) -> data_keys::Model {
     }
 }
 
+/// The data keys that a query finds: what a record has of a row and no more, since a job reads a great many.
+pub(super) async fn records<C: ConnectionTrait>(
+    db: &Session<C>,
+    select: Select<data_keys::Entity>,
+) -> Result<Vec<DataKeyRecord>> {
+    use data_keys::Column as Of;
+    let columns = [Of::Scope, Of::Id, Of::Kek, Of::Wrapped, Of::Active, Of::Seals, Of::CreatedAt];
+    let rows = select.select_only().columns(columns).into_tuple::<(_, _, _, _, _, _, i64)>();
+    let record = |(scope, id, kek, wrapped, active, seals, created_at)| {
+        let created_at = Timestamp::from_micros(created_at);
+        DataKeyRecord { scope, id, kek, wrapped, active, seals, created_at }
+    };
+    Ok(db.check(rows.all(&db.conn).await)?.into_iter().map(record).collect())
+}
+
 /// A data key is active, in the very words by which databases find out that an index of active ones will do.
 pub(super) fn is_active() -> SimpleExpr {
     Expr::col((data_keys::Entity, data_keys::Column::Active)).eq(Expr::cust("TRUE"))
@@ -124,7 +123,7 @@ impl KeyStore for SeaStorage {
     async fn list_data_keys(&self, scope: &str) -> Result<Vec<DataKeyRecord>> {
         use data_keys::Column;
         let keys = data_keys::Entity::find().filter(Column::Scope.eq(scope)).order_by_desc(Column::Id);
-        self.db.read("data_key.list").all(keys).await
+        records(&self.db.read("data_key.list"), keys).await
     }
 
     #[tracing::instrument(name = "db.data_key.list_of", level = "debug", skip_all)]
@@ -135,7 +134,7 @@ impl KeyStore for SeaStorage {
             .filter(dialect::among(db.conn.get_database_backend(), Column::Scope, scopes))
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id);
-        db.all(keys).await
+        records(&db, keys).await
     }
 
     #[tracing::instrument(name = "db.data_key.count", level = "debug", skip_all)]

@@ -309,13 +309,14 @@ pub(super) async fn read<C: ConnectionTrait>(db: &Session<C>, scopes: &[String])
     let wanted: HashSet<&str> = scopes.iter().map(String::as_str).collect();
     let mut fields = Vec::new();
     each(db, about, &parts, |row| {
-        let scope: String = row.try_get("", "scope")?;
-        let table = usize::try_from(integer(row, "place")?).ok().and_then(|table| tables.get(table));
+        // By their places, as they are selected above: each name would be looked up in each row.
+        let scope: String = row.try_get_by_index(1)?;
+        let table = usize::try_from(integer(row, 0)?).ok().and_then(|table| tables.get(table));
         let Some((place, columns)) = table.filter(|_| wanted.contains(&*scope)) else { return Ok(()) };
-        let (record, number): (String, i64) = (row.try_get("", "record")?, integer(row, "number")?);
-        let fence = place.fence.map(|_| integer(row, "fence")).transpose()?;
-        for (column, name) in columns.iter().zip(CIPHERTEXTS) {
-            let sealed: Option<Vec<u8>> = row.try_get("", name)?;
+        let (record, number): (String, i64) = (row.try_get_by_index(2)?, integer(row, 3)?);
+        let fence = place.fence.map(|_| integer(row, 4)).transpose()?;
+        for (column, at) in columns.iter().zip(5..) {
+            let sealed: Option<Vec<u8>> = row.try_get_by_index(at)?;
             let Some(sealed) = sealed.filter(|sealed| sealed.len() >= MIN_LENGTH) else { continue };
             fields.push(SealedField {
                 column: *column,
@@ -333,8 +334,8 @@ pub(super) async fn read<C: ConnectionTrait>(db: &Session<C>, scopes: &[String])
 }
 
 /// A number of whatever width the column has.
-fn integer(row: &QueryResult, column: &str) -> Result<i64, DbErr> {
-    row.try_get::<i64>("", column).or_else(|_| row.try_get::<i32>("", column).map(i64::from))
+fn integer(row: &QueryResult, column: usize) -> Result<i64, DbErr> {
+    row.try_get_by_index::<i64>(column).or_else(|_| row.try_get_by_index::<i32>(column).map(i64::from))
 }
 
 /// What replaces the ciphertexts of one row.

@@ -1,5 +1,6 @@
 //! Work that leaves the processors to callers.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -11,6 +12,15 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::broker::Broker;
+
+/// How many pieces of work a thread does between two offers of its processor: some 50 microseconds, where each is a data key or a
+/// field.
+const PIECES: u32 = 16;
+
+thread_local! {
+    /// Pieces of work until the next offer. `None` on threads that have the priority of callers.
+    static UNTIL_OFFER: Cell<Option<u32>> = const { Cell::new(None) };
+}
 
 impl Broker {
     /// Does work that callers come ahead of, with a storage whose threads, if it has any, are as low in priority; see [`run`].
@@ -51,7 +61,8 @@ async fn run<T: Send + 'static>(name: &str, work: impl Future<Output = T> + Send
     let runtime = Handle::current();
     let work = work.in_current_span();
     let begin = move || {
-        yield_to_others();
+        come_last();
+        UNTIL_OFFER.set(Some(PIECES));
         // Nobody may wait for it any more.
         let _ = done.send(runtime.block_on(work));
     };
@@ -59,8 +70,24 @@ async fn run<T: Send + 'static>(name: &str, work: impl Future<Output = T> + Send
     outcome.await.map_err(|_| io::Error::other("the thread ended early"))
 }
 
+/// Comes before a piece of work: every [`PIECES`] of them the processor is offered to whoever waits for one. Linux lets even a
+/// thread of the lowest priority run on for milliseconds while those that wait had more than their share shortly before;
+/// threads of callers just go on.
+pub(crate) fn offer() {
+    if is_time_to_offer() {
+        thread::yield_now();
+    }
+}
+
+fn is_time_to_offer() -> bool {
+    let Some(left) = UNTIL_OFFER.get() else { return false };
+    let is_time = left <= 1;
+    UNTIL_OFFER.set(Some(if is_time { PIECES } else { left - 1 }));
+    is_time
+}
+
 /// Lowers this thread's priority for good: without privileges there is no way back.
-fn yield_to_others() {
+fn come_last() {
     #[cfg(target_os = "linux")]
     {
         use thread_priority::{
@@ -98,6 +125,13 @@ mod tests {
         let panicked = run("test", async { panic!("planned") });
         let panicked: io::Result<()> = panicked.await;
         assert_eq!(panicked.expect_err("it panicked").to_string(), "the thread ended early");
+    }
+
+    #[tokio::test]
+    async fn only_threads_in_the_background_offer_their_processor_and_do_so_at_intervals() {
+        let offers = || (0..=3 * PIECES).filter(|_| is_time_to_offer()).count();
+        assert_eq!(run("test", async move { offers() }).await.expect("it runs"), 3);
+        assert_eq!(offers(), 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use tokenward_storage::{DataKeyRecord, Rewrap, SealedColumn, SealedField, Sealed
 
 use super::{Place, Sealer};
 use crate::Error;
+use crate::background::offer;
 
 /// How many calls of a backend are under way at once.
 const CALLS: usize = 16;
@@ -150,6 +151,7 @@ impl Sealer {
         &self,
         record: &DataKeyRecord,
     ) -> Result<DataKeyMaterial, tokenward_crypto::CryptoError> {
+        offer();
         let binding =
             KeyBinding { installation: &self.installation, scope: &record.scope, data_key: record.id };
         let wrapped = WrappedKey { kek: record.kek.clone(), bytes: record.wrapped.clone() };
@@ -166,6 +168,7 @@ impl Sealer {
         keys: &OpenKeys,
         field: &SealedField,
     ) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+        offer();
         let id = data_key_id(&field.sealed).map_err(|error| error.to_string())?;
         let key = match keys.get(&field.scope, id) {
             Some(Ok(key)) => key,
@@ -265,6 +268,7 @@ impl Sealer {
     ) -> BoxFuture<'a, Result<Option<(DataKeyRecord, DataKey)>, Error>> {
         let make = async move {
             let Some(id) = former.checked_add(1) else { return Ok(None) };
+            offer();
             let binding = KeyBinding { installation: &self.installation, scope: &scope, data_key: id };
             let material = DataKeyMaterial::generate();
             let wrapped = self.backends.wrap(kek, &binding, &material).await?;

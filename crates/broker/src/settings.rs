@@ -79,7 +79,7 @@ impl Settings {
             max_cached_data_keys: 10_000,
             data_key_ttl: Duration::from_secs(3600),
             keep_replaced_data_keys: Duration::from_secs(24 * 3600),
-            max_key_job_rate: 12_000,
+            max_key_job_rate: 10_000,
             report_interval: Duration::from_secs(10),
             max_stale: Duration::from_secs(600),
             idle_check_interval: Duration::from_secs(24 * 3600),

@@ -416,7 +416,7 @@ impl Default for Broker {
             max_cached_data_keys: 10_000,
             data_key_ttl: Duration::from_hours(1),
             keep_replaced_data_keys: Duration::from_hours(24),
-            max_key_job_rate: 12_000,
+            max_key_job_rate: 10_000,
             report_interval: Duration::from_secs(10),
             journal_dir: None,
             idle_check_interval: Duration::from_hours(24),

@@ -30,7 +30,7 @@ pub struct Open {
     pub seed: u64,
 }
 
-/// Runs an open loop.
+/// Runs an open loop. It holds up the thread between two looks, and with it whatever else runs there.
 ///
 /// # Errors
 /// When the server cannot be reached.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::load::may_go_first;
+
 /// Clock ticks per second in `/proc/PID/stat`: a constant of Linux's interface (proc_pid_stat(5), USER_HZ).
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -22,6 +24,8 @@ pub struct Machine {
     pub memory_mb: u64,
     /// How TCP decides what to send, over loopback as well.
     pub congestion_control: String,
+    /// Whether callers at a fixed rate go ahead of the servers, as if they were on another machine.
+    pub callers_go_first: bool,
 }
 
 impl Machine {
@@ -38,6 +42,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             memory_mb: kilobytes(&field(&read("/proc/meminfo"), "MemTotal")).unwrap_or(0) * 1024 / 1_000_000,
             congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
+            callers_go_first: may_go_first(),
         }
     }
 

@@ -134,7 +134,8 @@ impl Report {
     /// For people: every figure, and whether it is where it should be.
     pub fn table(&self) -> String {
         let mut out = String::new();
-        let Machine { cores, cpu_model, kernel, memory_mb, congestion_control } = &self.machine;
+        let Machine { cores, cpu_model, kernel, memory_mb, congestion_control, callers_go_first } =
+            &self.machine;
         let mut line = |text: String| {
             // Writing to a text cannot fail.
             let _ = writeln!(out, "{text}");
@@ -145,6 +146,12 @@ impl Report {
         ));
         if self.options.quick {
             line("--quick: the figures mean nothing".to_owned());
+        }
+        if !callers_go_first {
+            line(
+                "latencies have what callers wait for a processor: only root may put them ahead of servers"
+                    .to_owned(),
+            );
         }
         if self.machine.stalls_connections() {
             line("TCP bbr holds connections up from time to time: `sysctl -w net.ipv4.tcp_congestion_control=cubic`".to_owned());

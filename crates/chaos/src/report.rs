@@ -192,7 +192,8 @@ impl Report {
             // Writing to a text cannot fail.
             let _ = writeln!(out, "{text}");
         };
-        let Machine { cores, cpu_model, memory_mb, kernel, congestion_control: _ } = Machine::this();
+        let Machine { cores, cpu_model, memory_mb, kernel, congestion_control: _, callers_go_first: _ } =
+            Machine::this();
         line(format!(
             "commit {}, {cores} cores of {cpu_model}, {memory_mb} MB, Linux {kernel}",
             self.options.commit

@@ -244,6 +244,7 @@ fn server_config(config: &Config) -> Result<ServerConfig, Failure> {
         public: listener("public", &listen.public.transport(), false)?,
         operations: listener("operations", &listen.operations.transport(), false)?,
         worker_threads: server.worker_threads,
+        pin_worker_threads: server.pin_worker_threads,
         drain_delay: server.drain_delay,
         shutdown_grace: server.shutdown_grace,
         limits: Limits {

@@ -457,6 +457,8 @@ impl Default for Log {
 pub struct Server {
     /// Threads that serve the service listener; 0 for one per processor.
     pub worker_threads: usize,
+    /// Whether each of them stays on a processor, where there is one for each.
+    pub pin_worker_threads: bool,
     /// How long calls are still taken after health checks were told that the process stops.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
@@ -490,6 +492,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             worker_threads: 0,
+            pin_worker_threads: true,
             drain_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),

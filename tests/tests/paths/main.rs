@@ -9,5 +9,6 @@ mod operator;
 mod restart;
 mod single_flight;
 mod stopping;
+mod threads;
 mod tls;
 mod tools;

@@ -6,6 +6,7 @@ mod each;
 mod frames;
 mod open;
 mod peer;
+mod priority;
 mod script;
 mod wire;
 
@@ -19,6 +20,7 @@ pub use closed::{Closed, ClosedOutcome, closed_loop};
 pub use each::{Answered, each};
 pub use open::{Open, open_loop};
 pub use peer::{CallError, Peer};
+pub use priority::may_go_first;
 
 use script::Script;
 use tokio::time::Instant;

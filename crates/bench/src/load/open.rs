@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::priority::go_first;
 use super::wire::Wire;
 use super::{CallError, Outcome, Random, Workload};
 use crate::stats::float;
@@ -30,11 +32,24 @@ pub struct Open {
     pub seed: u64,
 }
 
-/// Runs an open loop. It holds up the thread between two looks, and with it whatever else runs there.
+/// Runs an open loop on a thread of its own, ahead of the servers where the system lets it.
 ///
 /// # Errors
 /// When the server cannot be reached.
 pub async fn open_loop(workload: &Workload, plan: Open) -> Result<Outcome> {
+    let (done, outcome) = oneshot::channel();
+    let workload = workload.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let begin = move || {
+        go_first();
+        // Nobody may wait for it any more.
+        let _ = done.send(runtime.block_on(callers(&workload, plan)));
+    };
+    std::thread::Builder::new().name("callers".to_owned()).spawn(begin)?;
+    outcome.await.context("the load generator ended early")?
+}
+
+async fn callers(workload: &Workload, plan: Open) -> Result<Outcome> {
     let mut wires = Vec::new();
     for _ in 0..plan.connections {
         wires.push(Wire::connect(workload).await?);

@@ -1,7 +1,6 @@
 //! The gRPC listeners: one on the main runtime, one dealt out to threads of its own.
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
+use super::processors::Place;
 use super::socket::{Accepted, Connection, Listener};
 use super::tls::Tls;
 use super::{ListenError, stopped};
@@ -90,10 +90,10 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads; `service` makes the services of each.
+    /// Starts a thread for each place; `service` makes the services of each.
     pub(crate) fn start(
         name: &'static str,
-        count: NonZeroUsize,
+        places: &[Place],
         tls: Option<&Tls>,
         max_streams: u32,
         mut service: impl FnMut() -> Result<CallService, ListenError>,
@@ -101,7 +101,7 @@ impl Workers {
         grace: Duration,
     ) -> Result<Self, ListenError> {
         let mut workers = Self { name, senders: Vec::new(), finished: Vec::new() };
-        for index in 0..count.get() {
+        for (index, place) in places.iter().copied().enumerate() {
             let thread_name = format!("{name}-{index}");
             let failed = |source| ListenError::Thread { name: thread_name.clone(), source };
             // Made here rather than on the thread, so that a failure is the caller's to report.
@@ -114,6 +114,9 @@ impl Workers {
             thread::Builder::new()
                 .name(thread_name.clone())
                 .spawn(move || {
+                    if let Err(error) = place.take() {
+                        tracing::warn!(listener = name, ?place, %error, "a thread does not stay on its processor");
+                    }
                     let outcome = runtime.block_on(serving);
                     runtime.shutdown_background();
                     let _ = finish.send(outcome);

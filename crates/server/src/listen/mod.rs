@@ -6,6 +6,7 @@ mod address;
 mod error;
 mod grpc;
 mod http;
+mod processors;
 mod socket;
 mod tls;
 
@@ -22,6 +23,7 @@ use crate::admission::Waiting;
 use crate::grpc::Services;
 use crate::http::{ReadyHandle, operations_router, public_router};
 use grpc::Workers;
+use processors::{Place, places};
 use socket::Listener;
 use tls::Tls;
 
@@ -93,6 +95,8 @@ pub struct ServerConfig {
     pub operations: ListenerConfig,
     /// Threads of the service listener; 0 stands for one per processor.
     pub worker_threads: usize,
+    /// Whether each of them stays on a processor, where there are as many as those.
+    pub pin_worker_threads: bool,
     /// How long calls are still taken after health checks were told that the server stops.
     pub drain_delay: Duration,
     /// How long calls in flight may take to finish when the server stops.
@@ -158,7 +162,8 @@ pub struct BoundServer {
     operations: Bound,
     broker: Broker,
     services: Services,
-    workers: NonZeroUsize,
+    /// Of the service listener's threads: one at least.
+    places: Vec<Place>,
     drain_delay: Duration,
     grace: Duration,
     limits: Limits,
@@ -176,7 +181,6 @@ pub async fn bind(parts: ServerParts) -> Result<BoundServer, ListenError> {
     let limits = config.limits;
     let waiting = Waiting::default();
     waiting.register(broker.metrics());
-    let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     Ok(BoundServer {
         service: Bound::new(&config.service, &limits).await?,
         admin: Bound::new(&config.admin, &limits).await?,
@@ -191,7 +195,7 @@ pub async fn bind(parts: ServerParts) -> Result<BoundServer, ListenError> {
             &waiting,
         ),
         broker,
-        workers: NonZeroUsize::new(config.worker_threads).unwrap_or_else(processors),
+        places: places(NonZeroUsize::new(config.worker_threads), config.pin_worker_threads),
         drain_delay: config.drain_delay,
         grace: config.shutdown_grace,
         limits,
@@ -217,7 +221,7 @@ impl BoundServer {
     /// # Errors
     /// [`ListenError`] when a listener cannot start, or stops although nobody asked it to.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ListenError> {
-        let Self { service, admin, public, operations, broker, services, workers, .. } = self;
+        let Self { service, admin, public, operations, broker, services, places, .. } = self;
         let Self { drain_delay, grace, limits, waiting, .. } = self;
         let (stop, stopping) = watch::channel(false);
         let (stop_operations, operations_stopping) = watch::channel(false);
@@ -225,10 +229,10 @@ impl BoundServer {
             move |error: tonic_reflection::server::Error| ListenError::Setup { name, source: error.into() }
         };
 
-        let max_calls = limits.max_calls.div_ceil(workers.get());
+        let max_calls = limits.max_calls.div_ceil(places.len());
         let threads = Workers::start(
             service.name,
-            workers,
+            &places,
             service.tls.as_ref(),
             limits.max_calls_per_connection,
             || services.service(service.reflection, max_calls).map_err(setup(service.name)),

@@ -91,6 +91,7 @@ pub(crate) fn config() -> ServerConfig {
         public: listener("public"),
         operations: listener("operations"),
         worker_threads: 2,
+        pin_worker_threads: true,
         drain_delay: Duration::ZERO,
         shutdown_grace: Duration::from_secs(10),
         limits: Limits::default(),

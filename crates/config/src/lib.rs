@@ -6,12 +6,13 @@
 mod address;
 mod check;
 mod load;
+mod process;
 mod sections;
 mod urls;
 
 pub use address::{Address, InvalidAddress};
 pub use load::{Sources, load};
+pub use process::{Log, LogFormat, Server};
 pub use sections::{
-    Backend, Broker, BuiltinIssuer, Config, GrpcListener, HttpListener, Issuer, Listen, Log, LogFormat,
-    Public, Server, Transport,
+    Backend, Broker, BuiltinIssuer, Config, GrpcListener, HttpListener, Issuer, Listen, Public, Transport,
 };

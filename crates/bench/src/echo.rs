@@ -1,12 +1,11 @@
 //! The bare echo service, and the two ways to run it.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokenward_server::places;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -87,24 +86,14 @@ pub async fn serve_plain(args: &EchoArgs) -> Result<()> {
     Ok(Server::builder().add_service(echo).serve_with_incoming(incoming).await?)
 }
 
-/// Keeps the calling thread on a processor.
-fn stay_on(processor: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(processor);
-    Ok(sched_setaffinity(None, &set)?)
-}
-
-/// Serves with tokenward's layout: a runtime with one thread per processor, which stays there unless the process is given less
-/// time than its processors have, and connections dealt out to them in turn by the runtime that this is called on.
+/// Serves with tokenward's layout: a runtime with one thread per processor, which stays there where tokenward's does, and
+/// connections dealt out to them in turn by the runtime that this is called on.
 ///
 /// # Errors
 /// When it cannot listen, or a thread cannot be started or ends.
 pub async fn serve_same(args: &EchoArgs) -> Result<()> {
-    let count = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let set = sched_getaffinity(None)?;
-    let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect();
     let mut threads = Vec::new();
-    for index in 0..count {
+    for (index, place) in places(None, true).into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, receiver) = mpsc::channel::<std::net::TcpStream>(64);
         let echo = Echo::service(args.answer_bytes);
@@ -115,9 +104,8 @@ pub async fn serve_same(args: &EchoArgs) -> Result<()> {
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .add_service(echo)
             .serve_with_incoming(ReceiverStream::new(receiver).map(TcpStream::from_std));
-        let place = allowed.get(index).copied().filter(|_| allowed.len() == count);
         std::thread::Builder::new().name(format!("echo-{index}")).spawn(move || {
-            place.map(stay_on).transpose()?;
+            place.take()?;
             anyhow::Ok(runtime.block_on(serving)?)
         })?;
         threads.push(sender);

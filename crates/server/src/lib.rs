@@ -7,6 +7,6 @@ pub mod http;
 mod listen;
 
 pub use listen::{
-    Address, Addresses, BoundServer, Limits, ListenError, ListenerConfig, ServerConfig, ServerParts,
-    TlsFiles, bind,
+    Address, Addresses, BoundServer, Limits, ListenError, ListenerConfig, Place, ServerConfig, ServerParts,
+    TlsFiles, bind, places,
 };

@@ -39,11 +39,13 @@ pub struct Open {
 pub async fn open_loop(workload: &Workload, plan: Open) -> Result<Outcome> {
     let (done, outcome) = oneshot::channel();
     let workload = workload.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begin = move || {
         go_first();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let outcome =
+            runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(callers(&workload, plan)));
         // Nobody may wait for it any more.
-        let _ = done.send(runtime.block_on(callers(&workload, plan)));
+        let _ = done.send(outcome);
     };
     std::thread::Builder::new().name("callers".to_owned()).spawn(begin)?;
     outcome.await.context("the load generator ended early")?

@@ -23,12 +23,12 @@ use crate::admission::Waiting;
 use crate::grpc::Services;
 use crate::http::{ReadyHandle, operations_router, public_router};
 use grpc::Workers;
-use processors::{Place, places};
 use socket::Listener;
 use tls::Tls;
 
 pub use address::Address;
 pub use error::ListenError;
+pub use processors::{Place, places};
 pub use tls::TlsFiles;
 
 /// One listener.

@@ -1,11 +1,11 @@
-//! Which processors the threads of the service listener run on.
+//! Which processors the threads of the service listener run on. The benchmark's echo server, which is laid out alike, does the same.
 
 use std::io;
 use std::num::NonZeroUsize;
 
 /// A thread of the service listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// It runs where the kernel finds room.
     Anywhere,
     /// It stays on this processor, by the kernel's number.
@@ -15,7 +15,7 @@ pub(super) enum Place {
 /// The places of so many threads, or of one for each processor. They stay on a processor each where they may and are as many as
 /// the processors of this process: fewer would share theirs with the threads of other processes, which choose alike,
 /// while other processors have nothing to do.
-pub(super) fn places(threads: Option<NonZeroUsize>, may_stay: bool) -> Vec<Place> {
+pub fn places(threads: Option<NonZeroUsize>, may_stay: bool) -> Vec<Place> {
     let threads = threads.map_or_else(one_per_processor, NonZeroUsize::get);
     let processors = if may_stay { allowed() } else { Vec::new() };
     if processors.len() == threads {
@@ -50,7 +50,7 @@ impl Place {
     /// # Errors
     /// The system refuses; the thread runs where it finds room.
     #[cfg(target_os = "linux")]
-    pub(super) fn take(self) -> io::Result<()> {
+    pub fn take(self) -> io::Result<()> {
         use rustix::thread::{CpuSet, sched_setaffinity};
         let Self::On(number) = self else { return Ok(()) };
         let mut set = CpuSet::new();
@@ -59,7 +59,7 @@ impl Place {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn take(self) -> io::Result<()> {
+    pub fn take(self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -21,9 +21,9 @@ const CLAIM: u32 = 1000;
 /// How many ciphertexts one transaction replaces: each time is a burst of work that callers may meet, and that a refresh may
 /// have to wait for.
 const SWAPS: usize = 500;
-/// How many data keys are dealt with at once where what they sealed is read as well, as a rule two ciphertexts each. Half as
-/// many cost a third more.
-const BATCH: usize = SWAPS / 2;
+/// How many data keys are dealt with at once where what they sealed is read as well, as a rule two ciphertexts each. Few enough
+/// that SQLite, which offers its processor to nobody while it commits, has some fifty pages to write; more would cost less.
+const BATCH: usize = 100;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
 const ROUNDS: u32 = 3;
 /// How many findings one batch adds.

@@ -1,12 +1,13 @@
 //! Replacing keys: how fast it is, and what callers notice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tokenward_api::admin::v1::key_job::State;
 use tokenward_api::admin::v1::key_service_client::KeyServiceClient;
 use tokenward_api::admin::v1::{GetKeyJobRequest, KeyJob, RotateDataKeysRequest, RotateEncryptionKeyRequest};
+use tokio::time::Instant;
 
 use super::warm::get_token_calls;
 use crate::gateway::{AdminChannel, Gateway};

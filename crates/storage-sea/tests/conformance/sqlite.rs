@@ -7,6 +7,7 @@ use tokenward_storage_sea::sqlite;
 use tokenward_types::Timestamp;
 
 use crate::fixtures::{SqliteFile, build};
+use crate::outages::tenant;
 
 #[tokio::test]
 async fn a_second_process_on_the_file_is_refused_by_name() {
@@ -80,6 +81,26 @@ async fn a_file_is_opened_once_more_for_the_background_and_memory_is_not() {
     assert!(on_disk.in_background().await.unwrap().is_some());
     let in_memory = build(sqlite(), json!({"in_memory": true}), true).await.unwrap();
     assert!(in_memory.in_background().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn work_in_the_background_keeps_the_log_short() {
+    let file = SqliteFile::new();
+    let storage = file.try_open(true).await.expect("the file is free");
+    storage.migrate().await.expect("the schema is made");
+    let background = storage.in_background().await.unwrap().expect("a file is opened once more");
+    let log = || std::fs::metadata(file.path().with_file_name("tokenward.db-wal")).expect("a log").len();
+    // A page and what comes before it in the log (sqlite.org/fileformat.html#walformat).
+    let pages = |count: u64| count * (4096 + 24);
+    let before = log();
+    for number in 0..200 {
+        background.create_tenant(&tenant(&format!("background-{number}"))).await.unwrap();
+    }
+    assert!(log() <= before.max(pages(200)), "{} after {before}", log());
+    for number in 0..200 {
+        storage.create_tenant(&tenant(&format!("caller-{number}"))).await.unwrap();
+    }
+    assert!(log() > pages(400), "callers do not stop to empty it so soon: {}", log());
 }
 
 #[tokio::test]

@@ -67,21 +67,6 @@ pub struct Limits {
     pub call_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            max_calls: 10_000,
-            max_calls_per_connection: 1024,
-            max_waiting_calls: 5_000,
-            max_verifications: 1_000,
-            max_admin_calls: 500,
-            max_pages: 500,
-            call_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
 /// The listeners.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -146,7 +146,7 @@ async fn what_is_not_in_the_api_is_not_served() {
 
 #[tokio::test]
 async fn a_call_ends_when_its_time_is_over_and_what_it_began_goes_on() {
-    let limits = Limits { call_timeout: Duration::from_millis(150), ..Limits::default() };
+    let limits = Limits { call_timeout: Duration::from_millis(150), ..config().limits };
     let world = World::with(tokenward_server::ServerConfig { limits, ..config() }).await;
     world.clock.advance(Duration::from_secs(1801));
     world.sim.handle().advance_secs(1801);
@@ -166,7 +166,7 @@ async fn a_call_ends_when_its_time_is_over_and_what_it_began_goes_on() {
 
 #[tokio::test]
 async fn more_calls_than_allowed_are_told_to_wait() {
-    let limits = Limits { max_calls: 0, ..Limits::default() };
+    let limits = Limits { max_calls: 0, ..config().limits };
     let world = World::with(tokenward_server::ServerConfig { limits, ..config() }).await;
     let status = world.tokens("app", Role::Service).await.get_token(ask()).await.unwrap_err();
     let (name, details) = reason(&status);

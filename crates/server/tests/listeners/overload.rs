@@ -55,7 +55,7 @@ fn assert_overloaded(status: &Status) {
 
 #[tokio::test]
 async fn a_principal_that_floods_is_turned_away_and_another_one_gets_its_token() {
-    let world = world(Limits { max_waiting_calls: 8, ..Limits::default() }).await;
+    let world = world(Limits { max_waiting_calls: 8, ..config().limits }).await;
     let rule = api::AccessRule {
         principal: "builtin:quiet".into(),
         scopes: vec![READ.into()],
@@ -92,7 +92,7 @@ async fn a_principal_that_floods_is_turned_away_and_another_one_gets_its_token()
 
 #[tokio::test]
 async fn a_caller_whose_time_is_over_or_that_went_away_frees_its_place_and_the_refresh_goes_on() {
-    let world = world(Limits { max_waiting_calls: 1, ..Limits::default() }).await;
+    let world = world(Limits { max_waiting_calls: 1, ..config().limits }).await;
     make_slow(&world, Duration::from_secs(2));
     let mut client = world.tokens("app", Role::Service).await;
     let mut hasty = Request::new(ask());
@@ -113,7 +113,7 @@ async fn a_caller_whose_time_is_over_or_that_went_away_frees_its_place_and_the_r
 
 #[tokio::test]
 async fn caller_tokens_are_verified_in_bounded_numbers_and_nonsense_takes_no_place() {
-    let world = world(Limits { max_verifications: 0, ..Limits::default() }).await;
+    let world = world(Limits { max_verifications: 0, ..config().limits }).await;
     let mut client = world.tokens("app", Role::Service).await;
     assert_overloaded(&client.get_token(ask()).await.unwrap_err());
     let nonsense = crate::world::bearer("a.b.c");
@@ -127,7 +127,7 @@ async fn caller_tokens_are_verified_in_bounded_numbers_and_nonsense_takes_no_pla
 
 #[tokio::test]
 async fn admin_calls_have_places_of_their_own() {
-    let world = world(Limits { max_admin_calls: 0, ..Limits::default() }).await;
+    let world = world(Limits { max_admin_calls: 0, ..config().limits }).await;
     let mut tenants = TenantServiceClient::new(world.admin(Role::Operator).await);
     assert_overloaded(&tenants.list_tenants(api::ListTenantsRequest::default()).await.unwrap_err());
     let tenant = Some(crate::world::tenant("new"));
@@ -137,7 +137,7 @@ async fn admin_calls_have_places_of_their_own() {
 
 #[tokio::test]
 async fn a_connection_has_as_many_calls_in_flight_as_it_may() {
-    let world = world(Limits { max_calls_per_connection: 2, ..Limits::default() }).await;
+    let world = world(Limits { max_calls_per_connection: 2, ..config().limits }).await;
     let mut client = world.tokens("app", Role::Service).await;
     // Before it has heard of the limit, a client may go beyond it, and is refused.
     client.get_token(ask()).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_connection_has_as_many_calls_in_flight_as_it_may() {
 
 #[tokio::test]
 async fn those_who_watch_health_are_bounded_and_keep_nobody_from_a_token() {
-    let world = world(Limits::default()).await;
+    let world = world(config().limits).await;
     let mut health = HealthClient::new(world.channel().await);
     let mut watches = Vec::new();
     for _ in 0..1000 {

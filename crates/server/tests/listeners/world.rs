@@ -94,7 +94,16 @@ pub(crate) fn config() -> ServerConfig {
         pin_worker_threads: true,
         drain_delay: Duration::ZERO,
         shutdown_grace: Duration::from_secs(10),
-        limits: Limits::default(),
+        limits: Limits {
+            max_connections: 10_000,
+            max_calls: 10_000,
+            max_calls_per_connection: 1024,
+            max_waiting_calls: 5_000,
+            max_verifications: 1_000,
+            max_admin_calls: 500,
+            max_pages: 500,
+            call_timeout: Duration::from_secs(30),
+        },
     }
 }
 

@@ -21,8 +21,8 @@ const CLAIM: u32 = 1000;
 /// How many ciphertexts one transaction replaces: each time is a burst of work that callers may meet, and that a refresh may
 /// have to wait for.
 const SWAPS: usize = 500;
-/// How many data keys are dealt with at once where what they sealed is read as well, as a rule two ciphertexts each. Few enough
-/// that SQLite, which offers its processor to nobody while it commits, has some fifty pages to write; more would cost less.
+/// How many data keys are dealt with at once where what they sealed is read as well, as a rule two ciphertexts each. More
+/// would cost less, but a database in this process leaves callers no processor while it commits them.
 const BATCH: usize = 100;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
 const ROUNDS: u32 = 3;

@@ -49,9 +49,10 @@ const ROWS_AHEAD: usize = 1000;
 /// How many operations SQLite does between two offers of its processor: some 20 microseconds.
 const OPERATIONS: i32 = 500;
 
-/// After how many pages in the log work in the background carries them over into the database file: SQLite offers its processor
-/// to nobody meanwhile, for 3 milliseconds where they are the thousand that it waits for by itself.
-const PAGES: &str = "150";
+/// After how many pages in the log work in the background carries them over into the database file
+/// (sqlite.org/pragma.html#pragma_wal_autocheckpoint). SQLite offers its processor to nobody meanwhile; for the thousand pages
+/// that it waits for by itself, that took 3 milliseconds.
+const CHECKPOINT_PAGES: &str = "150";
 
 async fn open(config: SqliteConfig, exclusive: bool) -> Result<SeaStorage, BuildError> {
     let Some(path) = config.path else { return open_in_memory().await };
@@ -90,7 +91,7 @@ impl SqliteFile {
     /// Opens it once more, with a thread that the caller's thread begins. The lock file stays with the first. It reads and
     /// writes on one connection, which has in memory what it read, and goes on knowing it after it wrote.
     pub(crate) async fn reopen(&self) -> Result<SeaStorage, StorageError> {
-        let options = self.options.clone().pragma("wal_autocheckpoint", PAGES);
+        let options = self.options.clone().pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
         let pool = pool(options, 1, Manners::Yields).await.map_err(|error| {
             StorageError::new(StorageErrorKind::Unavailable, "installation.in_background").source(error)
         })?;

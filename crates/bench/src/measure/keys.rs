@@ -154,20 +154,22 @@ async fn most_bearable(
     let mut most = 0.0;
     for number in 0..STEPS {
         let tried = f64::midpoint(most, too_many);
-        let mut is_bearable = false;
-        for _ in 0..TRIES {
-            let outcome = open_loop(workload, plan(number, tried)).await?.all_right("paced round")?;
-            let p99 = outcome.latency_ms(P99);
-            say(&format!("  p99 {p99:.3} ms at {tried:.0} calls/s"));
-            is_bearable = p99 <= BEARABLE_MS;
-            if is_bearable {
-                break;
-            }
-        }
+        let is_bearable = is_bearable(workload, plan(number, tried)).await?;
         *(if is_bearable { &mut most } else { &mut too_many }) = tried;
     }
     ensure!(most > 0.0, "no load was bearable");
     Ok(most)
+}
+
+async fn is_bearable(workload: &Workload, plan: Open) -> Result<bool> {
+    for _ in 0..TRIES {
+        let p99 = open_loop(workload, plan).await?.all_right("paced round")?.latency_ms(P99);
+        say(&format!("  p99 {p99:.3} ms at {:.0} calls/s", plan.rate));
+        if p99 <= BEARABLE_MS {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 struct Jobs(KeyServiceClient<AdminChannel>);

@@ -30,7 +30,8 @@ const STATES: [ConnectionState; 4] = [
 impl Broker {
     /// Starts all of it on the broker's runtime.
     pub(crate) fn start_maintenance(&self, news: NewsReader) {
-        self.keep(self.share_pauses(news));
+        // A shutdown does not wait for it: it goes on for refreshes that are still under way then.
+        self.share_pauses(news);
         self.every(follow::LOOK_EVERY, follow::LOOK_EVERY, |broker| {
             Box::pin(async move { broker.look().await })
         });

@@ -26,7 +26,7 @@ type Numbers = HashMap<OAuthClientId, i64>;
 impl Broker {
     /// Tells news and learns them, until the broker is gone. One task does both, so that a reading from before a piece of
     /// news is not taken for one from after it.
-    pub(crate) fn share_pauses(&self, mut news: NewsReader) -> tokio::task::JoinHandle<()> {
+    pub(crate) fn share_pauses(&self, mut news: NewsReader) {
         let weak = self.downgrade();
         self.spawn(async move {
             let mut numbers = Numbers::new();
@@ -50,7 +50,7 @@ impl Broker {
                     }
                 }
             }
-        })
+        });
     }
 
     async fn publish(

@@ -96,6 +96,19 @@ async fn a_refresh_under_way_is_finished_and_stored_before_the_server_stops_on_p
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_nothing_to_finish_stops_at_once_however_long_it_may_take() {
+    let configure = |settings: &mut tokenward_tests::Settings| {
+        settings.set("server.shutdown_grace", "1h");
+    };
+    let mut world = World::start_with(Database::sqlite(), configure, |_| {}).await;
+    world.set_up_tenant("acme").await;
+    world.connect("acme", World::HUB_ID).await;
+    world.get_token("acme").await.unwrap();
+    let ended = world.take_server().process.end(Signal::Terminate).await;
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_whose_caller_went_away_is_finished_too() {
     let mut world = before_a_slow_refresh(Database::sqlite(), 1500, &[]).await;
     let caller = world.service();

@@ -117,11 +117,11 @@ impl Site {
         std::fs::write(file, keyring + line.trim() + "\n").context("cannot write the keyring")
     }
 
-    /// Moves everything but the logs of a server that has stopped into another folder.
+    /// Copies everything but the logs of a server that has stopped into another folder. A database that is no file stays the same.
     ///
     /// # Errors
     /// When that cannot be read or written.
-    pub fn move_to(self, folder: &Path) -> Result<Self> {
+    pub fn copy_to(&self, folder: &Path) -> Result<Self> {
         let cannot = || format!("cannot copy {} to {}", self.folder.display(), folder.display());
         std::fs::create_dir_all(folder).with_context(cannot)?;
         // The log of changes that SQLite has not merged into the database yet belongs to it.
@@ -132,10 +132,18 @@ impl Site {
                 other => drop(other.with_context(cannot)?),
             }
         }
-        std::fs::remove_dir_all(&self.folder).with_context(cannot)?;
-        let moved = Self { folder: folder.to_owned(), ..self };
-        moved.write_config()?;
-        Ok(moved)
+        let copied = Self { folder: folder.to_owned(), ..self.clone() };
+        copied.write_config()?;
+        Ok(copied)
+    }
+
+    /// Removes the folder of a server that has stopped.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 
     fn write_config(&self) -> Result<()> {

@@ -168,13 +168,10 @@ async fn replaced_keys(
     options: &Options,
     folder: &Path,
 ) -> Result<keys::Keys> {
-    let folder = folder.join("keys");
-    let filled = fill(site, sim, world, options.tenants, FIRST_HUB_ID_OF_KEYS, options, &folder).await;
-    let (site, filled) = filled?;
-    let mut gateway = site.serve().await?;
-    let keys = keys::measure(&mut gateway, &filled, options).await?;
+    let gateway = site.serve().await?;
+    let filled = filled(&gateway, sim, world, options.tenants, FIRST_HUB_ID_OF_KEYS, options).await?;
     gateway.child.stop().await?;
-    Ok(keys)
+    keys::measure(&gateway.site, &folder.join("keys"), &filled, options).await
 }
 
 /// Creates everything, stops the server, and moves its files to `folder`: what is measured has its data on disk.
@@ -190,7 +187,9 @@ async fn fill(
     let gateway = site.serve().await?;
     let filled = filled(&gateway, sim, world, tenants, first_hub_id, options).await?;
     gateway.child.stop().await?;
-    Ok((site.move_to(folder)?, filled))
+    let copied = site.copy_to(folder)?;
+    site.remove()?;
+    Ok((copied, filled))
 }
 
 /// Creates everything.

@@ -1,5 +1,6 @@
 //! Replacing keys: how fast it is, and what callers notice.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +11,8 @@ use tokenward_api::admin::v1::{GetKeyJobRequest, KeyJob, RotateDataKeysRequest, 
 use tokio::time::Instant;
 
 use super::warm::get_token_calls;
-use crate::gateway::{AdminChannel, Gateway};
-use crate::load::{Closed, Open, Workload, closed_loop, each, open_loop};
+use crate::gateway::{AdminChannel, Gateway, Site};
+use crate::load::{Closed, Open, Outcome, Workload, closed_loop, each, open_loop};
 use crate::options::Options;
 use crate::run::say;
 use crate::setup::Filled;
@@ -57,24 +58,22 @@ impl Keys {
     }
 }
 
-/// Runs jobs on a server whose tenants are all there.
+/// Runs jobs on servers whose tenants are all there, as the server of `site` left them, which has stopped. Each round has a copy of
+/// its database in `folder`, unless that is no file: keys that were replaced are kept for a day, and what a job writes is scattered
+/// the more, the more of them each tenant has. With a round every few seconds that would soon be dozens.
 ///
 /// # Errors
 /// When anything fails, a job among it.
-pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) -> Result<Keys> {
-    let people = gateway.people().await?;
-    let mut jobs = Jobs(KeyServiceClient::new(people.admin.clone()));
+pub async fn measure(site: &Site, folder: &Path, filled: &Filled, options: &Options) -> Result<Keys> {
+    site.add_key(2).await?;
+    let first = Stage::open(site, folder, filled, options).await?;
     let tenants = filled.world.tenants();
     say(&format!("rotating the key of {tenants} data keys"));
-    gateway.site.add_key(2).await?;
-    let rotate_seconds = seconds(&jobs.rotate().await?)?;
+    let rotate_seconds = seconds(&first.jobs.rotate().await?)?;
     say(&format!("  {rotate_seconds:.2} s; making new data keys"));
-    let alone_rows_per_second = float(count(tenants)) / seconds(&jobs.rotate_data().await?)?;
+    let alone_rows_per_second = float(count(tenants)) / seconds(&first.jobs.rotate_data().await?)?;
 
     say(&format!("  {alone_rows_per_second:.0} rows a second; callers alone, and beside jobs"));
-    let calls = get_token_calls(gateway, filled, options).await?;
-    each(gateway.site.service, calls.clone(), options.connections, 64).await?;
-    let workload = Workload::new(gateway.site.service, calls).await?;
     let plan = |number: usize, rate: f64| Open {
         connections: options.connections,
         rate,
@@ -85,42 +84,28 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
     let (most_rps, calls_per_second) = if let Some(given) = options.calls_per_second {
         (None, f64::from(given))
     } else {
-        // Callers who wait for an answer before they ask again get more answers than those who ask when they have to.
-        let closed = Closed {
-            connections: options.connections,
-            streams: options.streams,
-            warmup: options.warmup(),
-            time: options.round_time(),
-            seed: options.seed,
-        };
-        let closed = closed_loop(&workload, closed, gateway.child.pid()).await?;
-        let closed = closed.outcome.all_right("closed round")?;
-        let too_many = rate(closed.calls, options.round_time());
-        let most = most_bearable(&workload, too_many, plan).await?;
+        let too_many = first.too_many(options).await?;
+        let most = most_bearable(&first.workload, too_many, plan).await?;
         (Some(most), most / 2.0)
     };
+    first.close().await?;
+
     let (mut alone_p99_ms, mut beside_p99_ms) = (Vec::new(), Vec::new());
     let (mut rows, mut worked) = (0, 0.0);
     for number in 0..options.rounds {
+        let stage = Stage::open(site, folder, filled, options).await?;
         let plan = plan(number, calls_per_second);
-        let alone = open_loop(&workload, plan).await?.all_right("paced round")?;
-        let callers = async { open_loop(&workload, plan).await?.all_right("paced round beside a job") };
-        let mut callers = std::pin::pin!(callers);
-        // One job after the other, for as long as callers call; the last one, which is alone in the end, does not count.
-        let beside = loop {
-            let job = jobs.begin_rotate_data().await?;
-            tokio::select! {
-                beside = &mut callers => {
-                    let beside = beside?;
-                    jobs.end(&job).await?;
-                    break beside;
-                }
-                done = jobs.end(&job) => {
-                    rows += tenants;
-                    worked += seconds(&done?)?;
-                }
-            }
+        // A server that has just started is slower. Whatever is left of that hits both alike, because they take turns to come first.
+        stage.alone(plan).await?;
+        let (alone, (beside, jobs)) = if number % 2 == 0 {
+            (stage.alone(plan).await?, stage.beside_jobs(plan).await?)
+        } else {
+            let beside = stage.beside_jobs(plan).await?;
+            (stage.alone(plan).await?, beside)
         };
+        stage.close().await?;
+        rows += tenants * jobs.len();
+        worked += jobs.iter().sum::<f64>();
         alone_p99_ms.push(alone.latency_ms(P99));
         beside_p99_ms.push(beside.latency_ms(P99));
         say(&format!(
@@ -131,7 +116,6 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
             plan.rate
         ));
     }
-    gateway.child.must_run()?;
     ensure!(worked > 0.0, "no job ended while callers called: give them more --seconds-per-round");
     Ok(Keys {
         connections: count(tenants),
@@ -143,6 +127,70 @@ pub async fn measure(gateway: &mut Gateway, filled: &Filled, options: &Options) 
         alone_p99_ms,
         beside_p99_ms,
     })
+}
+
+/// A server with a copy of the database, which has every token in memory.
+struct Stage {
+    gateway: Gateway,
+    jobs: Jobs,
+    workload: Workload,
+}
+
+impl Stage {
+    async fn open(site: &Site, folder: &Path, filled: &Filled, options: &Options) -> Result<Self> {
+        let gateway = site.copy_to(folder)?.serve().await?;
+        let people = gateway.people().await?;
+        let calls = get_token_calls(&gateway, filled, options).await?;
+        each(site.service, calls.clone(), options.connections, 64).await?;
+        let workload = Workload::new(site.service, calls).await?;
+        Ok(Self { gateway, jobs: Jobs(KeyServiceClient::new(people.admin)), workload })
+    }
+
+    /// More calls a second than it bears from callers who do not wait. Callers who wait for an answer before they ask again get
+    /// more answers than those who ask when they have to.
+    async fn too_many(&self, options: &Options) -> Result<f64> {
+        let closed = Closed {
+            connections: options.connections,
+            streams: options.streams,
+            warmup: options.warmup(),
+            time: options.round_time(),
+            seed: options.seed,
+        };
+        let closed = closed_loop(&self.workload, closed, self.gateway.child.pid()).await?;
+        Ok(rate(closed.outcome.all_right("closed round")?.calls, options.round_time()))
+    }
+
+    async fn alone(&self, plan: Open) -> Result<Outcome> {
+        open_loop(&self.workload, plan).await?.all_right("paced round")
+    }
+
+    /// Callers who ask while data keys are replaced, and the seconds that each job took, which ended before they did.
+    async fn beside_jobs(&self, plan: Open) -> Result<(Outcome, Vec<f64>)> {
+        let callers = async { open_loop(&self.workload, plan).await?.all_right("paced round beside a job") };
+        let mut callers = std::pin::pin!(callers);
+        let mut took = Vec::new();
+        // One job after the other, for as long as callers call; the last one, which is alone in the end, does not count.
+        loop {
+            let job = self.jobs.begin_rotate_data().await?;
+            tokio::select! {
+                outcome = &mut callers => {
+                    let outcome = outcome?;
+                    self.jobs.end(&job).await?;
+                    return Ok((outcome, took));
+                }
+                done = self.jobs.end(&job) => took.push(seconds(&done?)?),
+            }
+        }
+    }
+
+    async fn close(self) -> Result<()> {
+        let Self { gateway: Gateway { site, mut child }, jobs, .. } = self;
+        child.must_run()?;
+        // A server that stops waits for those who are connected.
+        drop(jobs);
+        child.stop().await?;
+        site.remove()
+    }
 }
 
 /// The most calls a second that come back in a bearable time, below `too_many`.
@@ -175,18 +223,18 @@ async fn is_bearable(workload: &Workload, plan: Open) -> Result<bool> {
 struct Jobs(KeyServiceClient<AdminChannel>);
 
 impl Jobs {
-    async fn rotate(&mut self) -> Result<KeyJob> {
-        let begun = self.0.rotate_encryption_key(RotateEncryptionKeyRequest::default()).await;
+    async fn rotate(&self) -> Result<KeyJob> {
+        let begun = self.0.clone().rotate_encryption_key(RotateEncryptionKeyRequest::default()).await;
         let begun = begun.context("cannot rotate the key")?.into_inner();
         self.end(&begun).await
     }
 
-    async fn begin_rotate_data(&mut self) -> Result<KeyJob> {
-        let begun = self.0.rotate_data_keys(RotateDataKeysRequest::default()).await;
+    async fn begin_rotate_data(&self) -> Result<KeyJob> {
+        let begun = self.0.clone().rotate_data_keys(RotateDataKeysRequest::default()).await;
         Ok(begun.context("cannot make new data keys")?.into_inner())
     }
 
-    async fn rotate_data(&mut self) -> Result<KeyJob> {
+    async fn rotate_data(&self) -> Result<KeyJob> {
         let begun = self.begin_rotate_data().await?;
         self.end(&begun).await
     }

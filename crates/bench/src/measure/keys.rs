@@ -183,13 +183,10 @@ impl Stage {
         }
     }
 
-    async fn close(self) -> Result<()> {
-        let Self { gateway: Gateway { site, mut child }, jobs, .. } = self;
-        child.must_run()?;
-        // A server that stops waits for those who are connected.
-        drop(jobs);
-        child.stop().await?;
-        site.remove()
+    async fn close(mut self) -> Result<()> {
+        self.gateway.child.must_run()?;
+        self.gateway.child.stop().await?;
+        self.gateway.site.remove()
     }
 }
 

@@ -223,12 +223,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Does something every so often, until this broker stops or nobody holds it any more.
+    /// Does something every so often, until this broker stops, which waits for the time under way, or nobody holds it any more.
     pub(crate) fn every(&self, first: Duration, period: Duration, work: fn(Self) -> BoxFuture<'static, ()>) {
         // Weak, so that a broker that nobody holds any more stops working.
         let inner = Arc::downgrade(&self.0);
         let mut stopping = self.0.stopping.subscribe();
-        self.keep(self.0.runtime.spawn(async move {
+        let task = self.0.runtime.spawn(async move {
             let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
@@ -239,11 +239,7 @@ impl Broker {
                 let Some(inner) = inner.upgrade() else { return };
                 work(Self(inner)).await;
             }
-        }));
-    }
-
-    /// Has a shutdown wait for a task.
-    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        });
         self.0.maintenance.lock().push(task);
     }
 

@@ -134,14 +134,58 @@ mod tests {
         assert_eq!(offers(), 0);
     }
 
+    /// The 41st field (proc_pid_stat(5)): 5 is SCHED_IDLE.
+    #[cfg(target_os = "linux")]
+    fn policy_of(stat: impl AsRef<std::path::Path>) -> Option<u32> {
+        let stat = std::fs::read_to_string(stat).ok()?;
+        let (_, fields) = stat.rsplit_once(") ")?;
+        fields.split(' ').nth(38)?.parse().ok()
+    }
+
+    /// The policies of this process's threads of such a name.
+    #[cfg(target_os = "linux")]
+    fn policies_of_threads(name: &str) -> Vec<u32> {
+        let threads = std::fs::read_dir("/proc/self/task").expect("Linux has it");
+        let folders = threads.map(|thread| thread.expect("a thread").path());
+        let is_such = |folder: &std::path::PathBuf| {
+            // A thread may have ended meanwhile.
+            std::fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.starts_with(name))
+        };
+        folders.filter(is_such).filter_map(|folder| policy_of(folder.join("stat"))).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_database_in_this_process_works_on_a_thread_as_low_in_priority() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let section = tokenward_plugin::Section {
+            at: "storage".to_owned(),
+            name: "storage".to_owned(),
+            values: std::iter::once(("path".to_owned(), folder.path().join("tokenward.db").to_str().into()))
+                .collect(),
+        };
+        let registry = tokenward_plugin::Registry::new("storage").with(tokenward_storage_sea::sqlite());
+        let context = tokenward_storage::StorageContext { exclusive: true };
+        let storage = registry.prepare("sqlite", &section, &context).expect("a section").build().await;
+        let storage = storage.expect("it opens");
+        // A task of the runtime that opened it instead would not always be first.
+        for _ in 0..20 {
+            let storage = storage.clone();
+            let policies = run("test", async move {
+                let opened = storage.in_background().await.expect("it opens").expect("once more");
+                let policies = policies_of_threads("sqlite-jobs");
+                opened.close().await;
+                policies
+            });
+            assert_eq!(policies.await.expect("it runs"), [5]);
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn it_and_threads_that_it_starts_are_idle_and_tasks_that_it_spawns_are_not() {
-        // The 41st field (proc_pid_stat(5)): 5 is SCHED_IDLE.
         fn policy() -> u32 {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux has it");
-            let (_, fields) = stat.rsplit_once(") ").expect("a name");
-            fields.split(' ').nth(38).expect("a policy").parse().expect("a number")
+            policy_of("/proc/thread-self/stat").expect("Linux has it")
         }
         let policies = run("test", async {
             let task = tokio::spawn(async { policy() });

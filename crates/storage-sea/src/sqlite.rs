@@ -92,6 +92,7 @@ impl SqliteFile {
     /// writes on one connection, which has in memory what it read, and goes on knowing it after it wrote.
     pub(crate) async fn reopen(&self) -> Result<SeaStorage, StorageError> {
         let options = self.options.clone().pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
+        let options = options.thread_name(|number| format!("sqlite-jobs-{number}"));
         let pool = pool(options, 1, Manners::Yields).await.map_err(|error| {
             StorageError::new(StorageErrorKind::Unavailable, "installation.in_background").source(error)
         })?;
@@ -138,7 +139,9 @@ async fn pool(
     manners: Manners,
 ) -> Result<SqlitePool, Error> {
     SqlitePoolOptions::new()
-        .min_connections(1)
+        // The caller opens what it asks for. With a minimum a task of the runtime would open connections as well, and may be first:
+        // then the connection's thread would have the priority of that task's.
+        .min_connections(0)
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)

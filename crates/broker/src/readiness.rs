@@ -17,9 +17,10 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Whether all do.
+    /// Whether callers are served here as well as they can be. A server without its encryption backend gives out what it has in
+    /// memory and goes on with the data keys that are open; the others ask the same backend, and would fare no better.
     pub fn is_ready(&self) -> bool {
-        self.storage.is_ok() && self.encryption.is_ok()
+        self.storage.is_ok()
     }
 }
 

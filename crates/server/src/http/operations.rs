@@ -54,10 +54,11 @@ impl Health for Broker {
     }
 }
 
-/// `/metrics` for Prometheus; `/livez`, which only a hung process fails; `/readyz`, 503 while a part does not work or the
-/// process is draining, with a JSON body that names the part. Providers are named too, by what their calls came to lately,
-/// and make nothing unready: tokens that live are served without them, and another server would fare no better. No secret and no tenant shows here, but nothing of it is
-/// for the public either: bind it to loopback or a management network.
+/// `/metrics` for Prometheus; `/livez`, which only a hung process fails; `/readyz`, 503 while the database does not work or the
+/// process is draining, with a JSON body that names the part. The encryption backend and providers, by what their calls came to
+/// lately, are named too and make nothing unready: tokens that live are served without them, and another server would fare no
+/// better. No secret and no tenant shows here, but nothing of it is for the public either: bind it to loopback or a management
+/// network.
 pub fn operations_router(broker: Broker, ready: ReadyHandle) -> Router {
     router(broker, ready)
 }

@@ -12,6 +12,11 @@ use crate::http::operations::{Health, ReadyHandle, router};
 struct Parts {
     metrics: Metrics,
     storage: Arc<Mutex<Result<(), String>>>,
+    encryption: Arc<Mutex<Result<(), String>>>,
+}
+
+fn works() -> Arc<Mutex<Result<(), String>>> {
+    Arc::new(Mutex::new(Ok(())))
 }
 
 impl Health for Parts {
@@ -20,7 +25,7 @@ impl Health for Parts {
     }
 
     async fn readiness(&self) -> Readiness {
-        Readiness { storage: self.storage.lock().clone(), encryption: Ok(()) }
+        Readiness { storage: self.storage.lock().clone(), encryption: self.encryption.lock().clone() }
     }
 
     fn provider_health(&self) -> Vec<(ProviderName, ProviderHealth)> {
@@ -37,7 +42,7 @@ async fn get(address: std::net::SocketAddr, path: &str) -> (u16, String, String)
 
 #[tokio::test]
 async fn metrics_and_health_are_answered_and_name_the_part_that_fails() {
-    let parts = Parts { metrics: Metrics::new(), storage: Arc::new(Mutex::new(Ok(()))) };
+    let parts = Parts { metrics: Metrics::new(), storage: works(), encryption: works() };
     parts.metrics.cache_hits.inc_by(3);
     let ready = ReadyHandle::default();
     let (address, task) = serve(router(parts.clone(), ready.clone())).await;
@@ -63,6 +68,15 @@ async fn metrics_and_health_are_answered_and_name_the_part_that_fails() {
     assert_eq!(get(address, "/livez").await.0, 200, "a database that is away is no reason for a restart");
 
     *parts.storage.lock() = Ok(());
+    *parts.encryption.lock() = Err("connection to 10.0.0.6 refused, token=hunter2".to_owned());
+    let (status, _, body) = get(address, "/readyz").await;
+    assert_eq!(
+        status, 200,
+        "what is in memory is still given out, and every other server asks the same backend"
+    );
+    let served_body = r#"{"status":"ready","parts":{"storage":"ok","encryption":"unavailable"},"#;
+    assert_eq!(body, format!("{served_body}{providers}}}"));
+
     ready.drain();
     let (status, _, body) = get(address, "/readyz").await;
     assert_eq!((status, body.contains("draining")), (503, true));

@@ -26,10 +26,12 @@ const SWAPS: usize = 500;
 const BATCH: usize = 100;
 /// How many times a server goes through all that is left before it pauses: what changes meanwhile is read again.
 const ROUNDS: u32 = 3;
-/// How many findings one batch adds.
-const MAX_FINDINGS: usize = 200;
+/// How many findings are written in one transaction.
+const FINDINGS: usize = 200;
 /// How many data keys that were replaced are looked at in one go.
 const REPLACED: u32 = 500;
+/// How many of them one transaction deletes.
+const REMOVED: u32 = 100;
 /// After how long a data key that was replaced is looked at: whoever sealed under it has stored that by then.
 const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long jobs that are over can be looked up.
@@ -57,16 +59,17 @@ impl Broker {
     /// Has this server work on jobs at once.
     pub(crate) fn wake_key_jobs(&self) {
         let broker = self.clone();
-        self.spawn(async move { broker.run_key_jobs().await });
+        self.spawn(async move { futures::join!(broker.run_key_changes(), broker.run_key_checks()) });
     }
 
-    /// Goes on with every job that is running, as far as it can.
-    pub(crate) async fn run_key_jobs(&self) {
-        let KeyWork { changes, checks, .. } = self.key_work();
-        futures::join!(
-            self.run_lane(changes, |kind| kind != KeyJobKind::Verify),
-            self.run_lane(checks, |kind| kind == KeyJobKind::Verify),
-        );
+    /// Goes on with every running job that changes keys, as far as it can.
+    pub(crate) async fn run_key_changes(&self) {
+        self.run_lane(&self.key_work().changes, |kind| kind != KeyJobKind::Verify).await;
+    }
+
+    /// Goes on with every running check, as far as it can.
+    pub(crate) async fn run_key_checks(&self) {
+        self.run_lane(&self.key_work().checks, |kind| kind == KeyJobKind::Verify).await;
     }
 
     async fn run_lane(&self, lane: &Lane, takes: fn(KeyJobKind) -> bool) {
@@ -146,7 +149,9 @@ impl Worker {
                 continue;
             }
             if job.kind == KeyJobKind::Rotate {
-                self.rewrap_batch(job, claim.keys).await?;
+                for batch in claim.keys.chunks(BATCH).take_while(|_| !self.broker.is_stopping()) {
+                    self.rewrap_batch(job, batch.to_vec()).await?;
+                }
                 continue;
             }
             // No other key becomes the active one while new data keys are made.
@@ -294,8 +299,9 @@ impl Worker {
         (swaps, findings)
     }
 
+    /// What a server that stops leaves is swept by whoever goes on with the job.
     async fn swap(&self, swaps: &[SealedSwap]) -> Result<(), Error> {
-        for swaps in swaps.chunks(SWAPS) {
+        for swaps in swaps.chunks(SWAPS).take_while(|_| !self.broker.is_stopping()) {
             self.storage.swap_sealed(swaps).await?;
             self.rest_after(swaps.len()).await;
         }
@@ -315,8 +321,9 @@ impl Worker {
     }
 
     /// Seals anew what is under replaced data keys after all: a server stopped halfway, or sealed something before it learnt of
-    /// the new ones. Returns how many former data keys are still needed, because something that they sealed does not open.
-    async fn sweep(&self, job: &KeyJob) -> Result<u64, Error> {
+    /// the new ones. Returns how many former data keys are still needed, because something that they sealed does not open; `None`
+    /// when this server stops before that is known.
+    async fn sweep(&self, job: &KeyJob) -> Result<Option<u64>, Error> {
         let mut damaged = BTreeSet::new();
         let mut rounds = 0;
         loop {
@@ -324,10 +331,13 @@ impl Worker {
             let scopes: BTreeSet<_> = behind.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.difference(&damaged).cloned().collect();
             if scopes.is_empty() || rounds == ROUNDS {
-                return Ok(u64::try_from(behind.len()).unwrap_or(u64::MAX));
+                return Ok(Some(u64::try_from(behind.len()).unwrap_or(u64::MAX)));
             }
             rounds += 1;
-            for scopes in scopes.chunks(SWAPS) {
+            for scopes in scopes.chunks(BATCH) {
+                if self.broker.is_stopping() {
+                    return Ok(None);
+                }
                 let findings = self.reseal_scopes(scopes).await?;
                 damaged.extend(findings.iter().map(|finding| finding.scope.clone()));
                 self.report(job, findings).await?;
@@ -367,7 +377,7 @@ impl Worker {
         Ok(self.storage.settle_data_keys(&job.id, &keys, true).await?)
     }
 
-    async fn report(&self, job: &KeyJob, mut findings: Vec<KeyFinding>) -> Result<(), Error> {
+    async fn report(&self, job: &KeyJob, findings: Vec<KeyFinding>) -> Result<(), Error> {
         for finding in &findings {
             tracing::warn!(
                 job = job.id,
@@ -377,9 +387,8 @@ impl Worker {
                 "stored data does not decrypt"
             );
         }
-        findings.truncate(MAX_FINDINGS);
-        if !findings.is_empty() {
-            self.storage.add_key_findings(&job.id, &findings).await?;
+        for findings in findings.chunks(FINDINGS) {
+            self.storage.add_key_findings(&job.id, findings).await?;
         }
         Ok(())
     }
@@ -387,7 +396,10 @@ impl Worker {
     async fn finish(&self, job: &KeyJob) -> Result<(), Error> {
         let skipped = match job.kind {
             KeyJobKind::Rotate => 0,
-            KeyJobKind::RotateData => self.sweep(job).await?,
+            KeyJobKind::RotateData => {
+                let Some(skipped) = self.sweep(job).await? else { return Ok(()) };
+                skipped
+            }
             KeyJobKind::Verify => {
                 self.report_orphans(job).await?;
                 0
@@ -433,8 +445,24 @@ impl Worker {
     /// Deals with data keys that were replaced: what was stored under one of them meanwhile is sealed anew, and those which
     /// nothing needs any more are deleted after a while.
     async fn tidy(&self) -> Result<(), Error> {
-        let replaced = self.storage.replaced_data_keys(SETTLED_AFTER, REPLACED).await?;
-        if !replaced.is_empty() {
+        self.reseal_settled().await?;
+        let removed = self.remove_old().await?;
+        if removed > 0 {
+            tracing::info!(removed, "deleted data keys that nothing needs any more");
+        }
+        self.storage.forget_key_jobs(FORGET_JOBS).await?;
+        Ok(self.storage.note_unused_keks().await?)
+    }
+
+    /// Seals anew what is still under data keys that were replaced a while ago.
+    async fn reseal_settled(&self) -> Result<(), Error> {
+        let mut looked_at = 0;
+        while !self.broker.is_stopping() {
+            let replaced = self.storage.replaced_data_keys(SETTLED_AFTER, looked_at, REPLACED).await?;
+            if replaced.is_empty() {
+                return Ok(());
+            }
+            looked_at = looked_at.saturating_add(REPLACED);
             let scopes: BTreeSet<_> = replaced.iter().map(|(scope, _)| scope.clone()).collect();
             let scopes: Vec<_> = scopes.into_iter().collect();
             let replaced: BTreeSet<_> = replaced.into_iter().collect();
@@ -443,14 +471,26 @@ impl Worker {
                 in_use.filter(|key| replaced.contains(key)).map(|(scope, _)| scope).collect();
             self.reseal_scopes(&behind.into_iter().collect::<Vec<_>>()).await?;
         }
+        Ok(())
+    }
+
+    /// Deletes data keys that were replaced so long ago that no journal brings back anything under them; how many. Those that
+    /// something damaged still names stay, and are passed over.
+    async fn remove_old(&self) -> Result<u64, Error> {
         let keep = self.broker.settings().keep_replaced_data_keys;
-        let old = self.storage.replaced_data_keys(keep, REPLACED).await?;
-        let removed = self.storage.remove_data_keys(&old).await?;
-        if removed > 0 {
-            tracing::info!(removed, "deleted data keys that nothing needs any more");
+        let (mut removed, mut stay) = (0, 0);
+        while !self.broker.is_stopping() {
+            let old = self.storage.replaced_data_keys(keep, stay, REMOVED).await?;
+            if old.is_empty() {
+                break;
+            }
+            let gone = self.storage.remove_data_keys(&old).await?;
+            removed += gone;
+            let left = old.len().saturating_sub(usize::try_from(gone).unwrap_or(usize::MAX));
+            stay = stay.saturating_add(u32::try_from(left).unwrap_or(u32::MAX));
+            self.rest_after(old.len()).await;
         }
-        self.storage.forget_key_jobs(FORGET_JOBS).await?;
-        Ok(self.storage.note_unused_keks().await?)
+        Ok(removed)
     }
 }
 

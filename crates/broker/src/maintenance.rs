@@ -64,7 +64,10 @@ impl Broker {
                 }
             })
         });
-        self.every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_key_jobs().await }));
+        self.every(EACH_SECOND, EACH_SECOND, |broker| {
+            Box::pin(async move { broker.run_key_changes().await })
+        });
+        self.every(EACH_SECOND, EACH_SECOND, |broker| Box::pin(async move { broker.run_key_checks().await }));
         self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.tidy_data_keys().await }));
         self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.housekeeping().await }));
         self.every(FIRST_TICK, HOUSEKEEPING, |broker| Box::pin(async move { broker.go_through_all().await }));

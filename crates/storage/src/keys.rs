@@ -124,8 +124,9 @@ pub trait KeyStore: Send + Sync {
     /// Replaces ciphertexts: each where it is still as it was read. Returns how many were. Nothing else of a row changes.
     async fn swap_sealed(&self, swaps: &[SealedSwap]) -> Result<u64>;
 
-    /// Data keys that were replaced at least `ago` before, at most `limit`, those that were replaced first come first.
-    async fn replaced_data_keys(&self, ago: Duration, limit: u32) -> Result<Vec<(String, i32)>>;
+    /// Data keys that were replaced at least `ago` before, those that were replaced first come first: at most `limit`, after as many
+    /// as are to be skipped.
+    async fn replaced_data_keys(&self, ago: Duration, skip: u32, limit: u32) -> Result<Vec<(String, i32)>>;
 
     /// Deletes data keys that were replaced and have sealed nothing that is stored; returns how many. What is being stored
     /// meanwhile under one of them is refused or counts.
@@ -152,7 +153,7 @@ pub struct Kek {
     pub state: KekState,
     /// When the database learnt of it.
     pub created_at: Timestamp,
-    /// When it last became the active one.
+    /// When it first became the active one.
     pub activated_at: Option<Timestamp>,
     /// When another one became the active one.
     pub replaced_at: Option<Timestamp>,

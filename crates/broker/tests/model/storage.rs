@@ -163,7 +163,7 @@ plain! {
         fn former_data_keys_in_use(scopes: Option<&[String]>) -> Vec<(String, i32)>;
         fn read_sealed(scopes: &[String]) -> Vec<SealedField>;
         fn swap_sealed(swaps: &[SealedSwap]) -> u64;
-        fn replaced_data_keys(ago: Duration, limit: u32) -> Vec<(String, i32)>;
+        fn replaced_data_keys(ago: Duration, skip: u32, limit: u32) -> Vec<(String, i32)>;
         fn remove_data_keys(keys: &[(String, i32)]) -> u64;
     }
     KeyJobStore {

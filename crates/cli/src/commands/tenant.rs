@@ -3,16 +3,17 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use prost_types::FieldMask;
 use serde::Serialize;
+use tokenward_api::admin::v1::connection_service_client::ConnectionServiceClient;
 use tokenward_api::admin::v1::tenant_service_client::TenantServiceClient;
 use tokenward_api::admin::v1::{
-    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, Tenant,
-    UpdateTenantRequest, tenant::State,
+    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListConnectionsRequest, ListTenantsRequest,
+    Tenant, UpdateTenantRequest, tenant::State,
 };
 
 use super::parse::label;
 use crate::failure::Failure;
-use crate::output::{Row, text, time};
-use crate::remote::{AdminArgs, PAGE_SIZE, all_pages};
+use crate::output::{Output, Row, text, time};
+use crate::remote::{AdminArgs, Client, PAGE_SIZE, all_pages};
 
 /// What to do with tenants.
 #[derive(Debug, Args)]
@@ -184,27 +185,65 @@ pub(super) async fn run(args: &TenantArgs) -> Result<(), Failure> {
         TenantCommand::Delete { tenant, etag, force } => {
             let request =
                 DeleteTenantRequest { tenant_id: tenant.clone(), etag: etag.clone(), force: *force };
+            let tokens_expire = latest_expiry(args.admin.client()?, tenant).await;
             client.delete_tenant(request).await?;
-            let keys = super::key::needed_by_backups(args.admin.client()?).await;
-            return output.done(&format!("deleted tenant {tenant}\n{}", what_stays(&keys)));
+            let encryption_keys = super::key::needed_by_backups(args.admin.client()?).await;
+            let deleted = Deleted { tenant_id: tenant.clone(), tokens_expire, encryption_keys };
+            return match output {
+                Output::Json => output.one(&deleted),
+                Output::Table => output.done(&format!("deleted tenant {tenant}\n{}", deleted.what_stays())),
+            };
         }
     };
     output.one(&View::from(tenant.into_inner()))
 }
 
-/// What a deletion does not reach, and until when it stays readable.
-fn what_stays(keys: &[String]) -> String {
-    let keys = if keys.is_empty() {
-        "the encryption keys that wrapped its data key exist (`tokenward key status` names them)".to_owned()
-    } else {
-        format!("one of these encryption keys exists: {}", keys.join(", "))
-    };
-    format!(
-        "Its connections, tokens and data keys are gone from the database. What stays readable:\n\
-         - access tokens that were given out before, until they expire\n\
-         - backups from before now, as long as {keys}\n\
-         To end that: `tokenward key rotate`, then `tokenward key retire` and destroy every copy of the former key"
-    )
+/// What a deletion does not reach, and until when that stays readable.
+#[derive(Serialize)]
+struct Deleted {
+    tenant_id: String,
+    /// When the last of the access tokens expires that may have been given out; none where the tenant had none that expires.
+    tokens_expire: Option<String>,
+    /// Backups from before open as long as one of these exists; empty where that cannot be told.
+    encryption_keys: Vec<String>,
+}
+
+impl Deleted {
+    fn what_stays(&self) -> String {
+        let tokens = match &self.tokens_expire {
+            Some(time) => format!("until they expire, the last known one at {time}"),
+            None => "until they expire".to_owned(),
+        };
+        let keys = if self.encryption_keys.is_empty() {
+            "the encryption keys that wrapped its data key exist (`tokenward key status` names them)"
+                .to_owned()
+        } else {
+            format!("one of these encryption keys exists: {}", self.encryption_keys.join(", "))
+        };
+        format!(
+            "Its connections, tokens and data keys are gone from the database. What stays readable:\n\
+             - access tokens that were given out before, {tokens}\n\
+             - backups from before now, as long as {keys}\n\
+             To end that: `tokenward key rotate`, then `tokenward key retire` each of the keys above and destroy every copy of them"
+        )
+    }
+}
+
+/// When the last access token of a tenant expires, as far as that can be told.
+async fn latest_expiry(client: Client, tenant: &str) -> Option<String> {
+    let mut client = ConnectionServiceClient::new(client);
+    let mut request =
+        ListConnectionsRequest { tenant_id: tenant.to_owned(), page_size: PAGE_SIZE, ..Default::default() };
+    let mut latest = None;
+    loop {
+        let page = client.list_connections(request.clone()).await.ok()?.into_inner();
+        let expiries = page.connections.into_iter().filter_map(|connection| connection.token_expire_time);
+        latest = expiries.chain(latest).max_by_key(|time| (time.seconds, time.nanos));
+        if page.next_page_token.is_empty() {
+            return time(latest);
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 fn to_state(tenant: &str, state: State) -> UpdateTenantRequest {

@@ -213,9 +213,11 @@ impl KeyService for Keys {
     ) -> Result<Response<api::ListKeyFindingsResponse>, Status> {
         let job = request.into_inner().key_job_id;
         let job = job_id(&job).map_err(refuse)?;
-        let findings = self.0.list_key_findings(job, MAX_FINDINGS).await.map_err(refuse)?;
+        let mut findings = self.0.list_key_findings(job, MAX_FINDINGS + 1).await.map_err(refuse)?;
+        let more = findings.len() > MAX_FINDINGS as usize;
+        findings.truncate(MAX_FINDINGS as usize);
         let key_findings = findings.into_iter().map(finding).collect();
-        Ok(Response::new(api::ListKeyFindingsResponse { key_findings }))
+        Ok(Response::new(api::ListKeyFindingsResponse { key_findings, more }))
     }
 }
 

@@ -138,7 +138,8 @@ impl SeaStorage {
         tx.update(replace).await?;
         let activate = keks::Entity::update_many()
             .col_expr(Column::State, Expr::value(KekState::Active.word()))
-            .col_expr(Column::ActivatedAt, now)
+            // Backups since the first time may need it.
+            .col_expr(Column::ActivatedAt, Expr::col(Column::ActivatedAt).if_null(now))
             .col_expr(Column::ReplacedAt, Expr::value(None::<i64>))
             .col_expr(Column::UnusedSince, Expr::value(None::<i64>))
             .filter(Column::Kek.eq(kek))

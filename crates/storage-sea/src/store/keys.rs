@@ -288,7 +288,7 @@ impl KeyStore for SeaStorage {
     }
 
     #[tracing::instrument(name = "db.data_key.list_replaced", level = "debug", skip_all)]
-    async fn replaced_data_keys(&self, ago: Duration, limit: u32) -> Result<Vec<(String, i32)>> {
+    async fn replaced_data_keys(&self, ago: Duration, skip: u32, limit: u32) -> Result<Vec<(String, i32)>> {
         use data_keys::Column;
         let db = self.db.read("data_key.list_replaced");
         let now = dialect::now_micros(db.conn.get_database_backend());
@@ -301,6 +301,7 @@ impl KeyStore for SeaStorage {
             .order_by_asc(Column::Scope)
             .order_by_asc(Column::Id)
             .limit(u64::from(limit))
+            .offset(u64::from(skip))
             .into_tuple::<(String, i32)>();
         db.check(select.all(&db.conn).await)
     }

@@ -132,8 +132,8 @@ pub(super) async fn follow(
         draw("");
     }
     let request = ListKeyFindingsRequest { key_job_id: job.key_job_id.clone() };
-    let findings = client.list_key_findings(request).await?.into_inner().key_findings;
-    let findings: Vec<_> = findings.into_iter().map(FindingView::from).collect();
+    let listed = client.list_key_findings(request).await?.into_inner();
+    let findings: Vec<_> = listed.key_findings.into_iter().map(FindingView::from).collect();
     let (failed, found) = (job.state() == State::Failed, findings.len());
     match output {
         Output::Json => event(&view(job, Some("finished"), findings))?,
@@ -149,7 +149,8 @@ pub(super) async fn follow(
         return Err(Failure::new("the job failed; its message says why"));
     }
     if found > 0 {
-        return Err(Failure::new(format!("{found} stored secrets or data keys do not decrypt"))
+        let more = if listed.more { "more than " } else { "" };
+        return Err(Failure::new(format!("{more}{found} stored secrets or data keys do not decrypt"))
             .hint("restore the rows or the keys that are named, and run `tokenward key verify` again"));
     }
     Ok(())

@@ -71,15 +71,32 @@ struct DataKeyView {
     secret_count: i64,
     create_time: Option<String>,
     replace_time: Option<String>,
+    /// Which backups it opens: what its scope had stored at the time.
+    backups: String,
 }
 
 impl Row for DataKeyView {
-    const COLUMNS: &'static [&'static str] =
-        &["scope", "data_key_id", "state", "encryption_key", "seal_count", "secret_count", "create_time"];
+    const COLUMNS: &'static [&'static str] = &[
+        "scope",
+        "data_key_id",
+        "state",
+        "encryption_key",
+        "seal_count",
+        "secret_count",
+        "create_time",
+        "backups",
+    ];
 }
 
 impl From<DataKey> for DataKeyView {
     fn from(key: DataKey) -> Self {
+        let (created, replaced) = (time(key.create_time), time(key.replace_time));
+        let from = created.as_deref().unwrap_or("unknown");
+        let backups = match &replaced {
+            // What still names a key that was replaced keeps its backups coming.
+            Some(until) if key.secret_count == 0 => format!("{from} to {until}"),
+            _ => format!("since {from}"),
+        };
         Self {
             scope: key.scope,
             data_key_id: key.data_key_id,
@@ -87,8 +104,9 @@ impl From<DataKey> for DataKeyView {
             encryption_key: key.encryption_key,
             seal_count: key.seal_count,
             secret_count: key.secret_count,
-            create_time: time(key.create_time),
-            replace_time: time(key.replace_time),
+            create_time: created,
+            replace_time: replaced,
+            backups,
         }
     }
 }

@@ -54,6 +54,10 @@ pub async fn a_kek_becomes_active_where_the_former_one_still_is(fixture: &dyn St
     let keks = storage.list_keks().await.unwrap();
     assert!(keks[0].activated_at.is_some() && keks[0].replaced_at.is_some());
     assert!(keks[1].activated_at.is_some() && keks[1].replaced_at.is_none());
+    // Backups since the first time need it, those among them that were made while another one was active.
+    assert!(storage.activate_kek("one", Some("two")).await.unwrap());
+    let again = storage.list_keks().await.unwrap();
+    assert_eq!((again[0].activated_at, again[0].replaced_at), (keks[0].activated_at, None));
 }
 
 pub async fn of_many_activations_at_once_one_gets_through(fixture: &dyn StorageFixture) {
@@ -210,10 +214,11 @@ pub async fn data_keys_are_replaced_by_those_that_follow(fixture: &dyn StorageFi
     );
     storage.replace_data_keys(None, &new, &[]).await.unwrap();
     assert_eq!(storage.list_data_keys("a").await.unwrap().len(), 3, "once");
-    assert_eq!(storage.replaced_data_keys(Duration::from_hours(1), 10).await.unwrap(), []);
-    let replaced = storage.replaced_data_keys(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(storage.replaced_data_keys(Duration::from_hours(1), 0, 10).await.unwrap(), []);
+    let replaced = storage.replaced_data_keys(Duration::ZERO, 0, 10).await.unwrap();
     assert_eq!(replaced, [("a".to_owned(), 1), ("a".to_owned(), 2)]);
-    assert_eq!(storage.replaced_data_keys(Duration::ZERO, 1).await.unwrap().len(), 1);
+    assert_eq!(storage.replaced_data_keys(Duration::ZERO, 0, 1).await.unwrap(), replaced[..1]);
+    assert_eq!(storage.replaced_data_keys(Duration::ZERO, 1, 10).await.unwrap(), replaced[1..]);
 }
 
 pub async fn of_many_replacements_of_a_data_key_at_once_one_gets_through(fixture: &dyn StorageFixture) {

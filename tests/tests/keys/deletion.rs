@@ -2,7 +2,7 @@
 
 use tokenward_tests::{Database, Serve, Sql};
 
-use crate::world::{add_version, finished, key, remove_version, tenant, with_tenants};
+use crate::world::{add_version, finished, key, remove_version, status, tenant, with_tenants};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_opens_while_the_key_that_wrapped_it_exists_and_not_after() {
@@ -31,6 +31,9 @@ async fn a_backup_opens_while_the_key_that_wrapped_it_exists_and_not_after() {
     add_version(&keyring, 2).await;
     finished(key(&world, "rotate").await);
     key(&world, "retire local:1").await.ok();
+    let backups = async |name| status(&world, name).await["backups"].as_str().unwrap().to_owned();
+    assert!(backups("local:1").await.contains(" to "), "{}", backups("local:1").await);
+    assert!(backups("local:2").await.starts_with("since "), "{}", backups("local:2").await);
 
     // While the former key exists, the backup gives the tenant's tokens.
     world.take_server().stop().await;
@@ -56,4 +59,13 @@ async fn a_backup_opens_while_the_key_that_wrapped_it_exists_and_not_after() {
     world.restart().await;
     world.get_token(&tenant(1)).await.unwrap();
     assert!(world.get_token(&tenant(0)).await.is_err());
+
+    // A script is told the same as people.
+    let told = world.cli("tenant delete tenant-1 --force --output json").run().await.json();
+    assert_eq!(
+        (&told["tenant_id"], &told["encryption_keys"][1]),
+        (&"tenant-1".into(), &"local:2".into()),
+        "{told}"
+    );
+    assert!(told["tokens_expire"].as_str().is_some_and(|time| time.ends_with('Z')), "{told}");
 }

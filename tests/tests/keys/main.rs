@@ -9,4 +9,5 @@ mod life;
 mod measure;
 mod migration;
 mod servers;
+mod tidying;
 mod world;

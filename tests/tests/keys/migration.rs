@@ -54,6 +54,16 @@ impl Bao {
     }
 }
 
+/// The section for a key of its own at AWS, and the key's name.
+async fn at_aws(kms: &Kms, world: &mut World) -> (Table, String) {
+    let made = kms.call("CreateKey", json!({})).await;
+    let arn = made["KeyMetadata"]["Arn"].as_str().unwrap();
+    let mut aws = section(&[("kind", "aws-kms"), ("region", REGION), ("endpoint_url", &kms.0)]);
+    aws.insert("key_ids".to_owned(), Value::Array(vec![arn.into()]));
+    world.settings.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
+    (aws, format!("aws-kms:{arn}"))
+}
+
 fn section(options: &[(&str, &str)]) -> Table {
     options.iter().map(|(option, value)| ((*option).to_owned(), (*value).into())).collect()
 }
@@ -108,16 +118,44 @@ async fn keys_move_from_a_keyring_to_openbao_to_aws_kms_and_to_another_keyring()
     let generate = tokenward_tests::Tokenward::new("key generate --version 7 --file");
     generate.arg(world.folder.file("last.key")).run().await.ok();
     let transit = bao.section(&["encrypt", "decrypt"]).await;
-    let made = kms.call("CreateKey", json!({})).await;
-    let arn = made["KeyMetadata"]["Arn"].as_str().unwrap();
-    let mut aws = section(&[("kind", "aws-kms"), ("region", REGION), ("endpoint_url", &kms.0)]);
-    aws.insert("key_ids".to_owned(), Value::Array(vec![arn.into()]));
-    world.settings.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
-
-    let (at_bao, at_aws) = (bao.kek(), format!("aws-kms:{arn}"));
+    let (aws, at_aws) = at_aws(&kms, &mut world).await;
+    let at_bao = bao.kek();
     moved(&mut world, (&first, "local:1"), (&transit, &at_bao)).await;
     moved(&mut world, (&transit, &at_bao), (&aws, &at_aws)).await;
     moved(&mut world, (&aws, &at_aws), (&last, "local:7")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_move_back_to_the_key_that_they_came_from_while_it_is_not_retired() {
+    let Some(address) = parts::openbao_address() else { return };
+    let Some(url) = parts::moto_url() else { return };
+    let (bao, kms) = (Bao::new(address).await, Kms(url));
+    let mut world = with_tenants(Database::sqlite(), TENANTS).await;
+    let file = world.folder.file("tokenward.key").display().to_string();
+    let local = section(&[("kind", "local"), ("key_file", &file)]);
+    let transit = bao.section(&["encrypt", "decrypt"]).await;
+    let (aws, at_aws) = at_aws(&kms, &mut world).await;
+    let at_bao = bao.kek();
+    let first = status(&world, "local:1").await["activate_time"].clone();
+    let way = [
+        (&local, "local:1"),
+        (&transit, &*at_bao),
+        (&aws, &*at_aws),
+        (&transit, &*at_bao),
+        (&local, "local:1"),
+    ];
+    for step in way.windows(2) {
+        let [(from, former), (to, name)] = step else { panic!("there are two") };
+        configure(&mut world, with(from, "next", to)).await;
+        let kind = to["kind"].as_str().unwrap();
+        finished(key(&world, &format!("migrate --to {kind}")).await);
+        assert_eq!(status(&world, name).await["state"], "active");
+        assert_eq!(status(&world, former).await["state"], "decrypt_only");
+        all_tokens(&world).await;
+        assert_everything_opens(&world).await;
+    }
+    let local = status(&world, "local:1").await;
+    assert_eq!(local["activate_time"], first, "backups that were made meanwhile may need it: {local}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

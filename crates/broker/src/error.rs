@@ -139,13 +139,22 @@ pub struct Error {
     pub metadata: BTreeMap<&'static str, String>,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
+    /// What an encryption backend said: it names backends, keys and addresses, which callers need not know.
+    backend: Option<String>,
     internal: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: BTreeMap::new(), retry_after: None, internal: None }
+        Self {
+            reason,
+            message: message.into(),
+            metadata: BTreeMap::new(),
+            retry_after: None,
+            backend: None,
+            internal: None,
+        }
     }
 
     /// Adds a detail that the caller may see.
@@ -159,6 +168,16 @@ impl Error {
     #[must_use]
     pub(crate) fn saying(mut self, message: String) -> Self {
         self.message = message;
+        self
+    }
+
+    /// Says what an encryption backend said, if it was one that failed: which one, which key, and what helps. That is for those
+    /// who look after it, and never holds a secret; a service that asks for a token is told no more than that it failed.
+    #[must_use]
+    pub fn for_operator(mut self) -> Self {
+        if let Some(said) = self.backend.take() {
+            self.message = said;
+        }
         self
     }
 
@@ -255,7 +274,7 @@ impl From<StorageError> for Error {
 
 impl From<CryptoError> for Error {
     fn from(error: CryptoError) -> Self {
-        match error.kind() {
+        let mut vague = match error.kind() {
             CryptoErrorKind::Unavailable => {
                 Self::new(Reason::EncryptionUnavailable, "the encryption backend cannot be reached")
                     .retry_after(Duration::from_secs(1))
@@ -266,8 +285,9 @@ impl From<CryptoError> for Error {
             ),
             CryptoErrorKind::Unsupported => Self::new(Reason::KeyNotReady, error.to_string()),
             CryptoErrorKind::Internal => Self::new(Reason::Internal, "internal error"),
-        }
-        .internal(error)
+        };
+        vague.backend = Some(error.to_string());
+        vague.internal(error)
     }
 }
 
@@ -284,6 +304,21 @@ mod tests {
         assert!(error.log_detail().contains("hunter2"));
         assert_eq!(error.reason, Reason::StorageUnavailable);
         assert!(error.retry_after.is_some());
+    }
+
+    #[test]
+    fn only_operators_are_told_what_a_backend_says() {
+        use CryptoErrorKind::{Internal, Malformed, Refused, Unavailable, UnknownKey};
+        let said = "box: key box:1 at 10.0.0.7: sealed: unseal it";
+        for kind in [Unavailable, UnknownKey, Refused, Malformed, Internal] {
+            let error = Error::from(CryptoError::new(kind, said).with_source("password=hunter2"));
+            assert!(!error.to_string().contains("box"), "{error}");
+            assert!(error.log_detail().contains(said), "{kind:?}");
+            let (reason, told) = (error.reason, error.for_operator());
+            assert_eq!((told.reason, &*told.message), (reason, said));
+        }
+        let other = Error::not_found("tenant", "acme");
+        assert_eq!(other.clone().for_operator().message, other.message);
     }
 
     #[test]

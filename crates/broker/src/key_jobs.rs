@@ -126,7 +126,7 @@ impl Worker {
         for job in jobs {
             if let Err(error) = self.run_job(job).await {
                 tracing::warn!(job = job.id, %error, detail = error.log_detail(), "a key job waits");
-                let _ = self.storage.note_key_job(&job.id, &error.message).await;
+                let _ = self.storage.note_key_job(&job.id, &error.for_operator().message).await;
             }
         }
     }

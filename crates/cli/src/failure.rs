@@ -105,6 +105,8 @@ impl From<tokenward_storage::StorageError> for Failure {
 
 impl From<tokenward_broker::Error> for Failure {
     fn from(error: tokenward_broker::Error) -> Self {
+        // Who starts a server looks after its encryption backend too.
+        let error = error.for_operator();
         let mut failure = Self::new(error.message);
         failure.0.reason = Some(error.reason.as_str().to_owned());
         failure
@@ -175,6 +177,15 @@ mod tests {
             failure.to_string(),
             "error: there is no tenant \"acme\"\n  reason: NOT_FOUND\n  tenant_id: acme\n  request id: req-1\n"
         );
+    }
+
+    #[test]
+    fn a_start_that_a_backend_keeps_from_succeeding_says_what_the_backend_says() {
+        use tokenward_crypto::{CryptoError, CryptoErrorKind};
+        let said = "openbao: key transit/tokenward at https://bao:8200: it is sealed: unseal it";
+        let error = CryptoError::new(CryptoErrorKind::Unavailable, said);
+        let failure = Failure::from(tokenward_broker::Error::from(error));
+        assert_eq!(failure.to_string(), format!("error: {said}\n  reason: ENCRYPTION_UNAVAILABLE\n"));
     }
 
     #[test]

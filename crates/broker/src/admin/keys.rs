@@ -36,7 +36,7 @@ impl Broker {
     /// # Errors
     /// `StorageUnavailable`, `EncryptionUnavailable`.
     pub async fn key_status(&self) -> Result<Vec<KekInfo>, Error> {
-        let status = self.sealer().refresh_keks().await?;
+        let status = self.sealer().refresh_keks().await.map_err(Error::for_operator)?;
         let mut counts: BTreeMap<String, u64> = self.storage().count_data_keys().await?.into_iter().collect();
         let mut all = BTreeMap::new();
         for kek in self.storage().list_keks().await? {
@@ -80,7 +80,7 @@ impl Broker {
     /// `KeyNotReady` when there is no newer key and only an operator can make one, when the backend is not configured or does
     /// not give back what it wrapped, or when another job is in the way.
     pub async fn rotate_keys(&self, actor: &Actor, to: Option<&str>) -> Result<KeyJob, Error> {
-        let outcome = self.try_rotate(actor, to).await;
+        let outcome = self.try_rotate(actor, to).await.map_err(Error::for_operator);
         audited(actor, "key.rotate", to.unwrap_or_default(), outcome)
     }
 

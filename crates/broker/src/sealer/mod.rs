@@ -14,8 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use quick_cache::sync::Cache;
 use secrecy::SecretString;
 use tokenward_crypto::{
-    CryptoErrorKind, DataKey, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, MAX_SEALS, SealContext,
-    WrappedKey, data_key_id,
+    CryptoError, CryptoErrorKind, DataKey, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, MAX_SEALS,
+    SealContext, WrappedKey, data_key_id,
 };
 use tokenward_storage::{DataKeyRecord, SealCount, Storage, StorageErrorKind};
 use tokenward_types::{Clock, Monotonic, Sealed, TenantId};
@@ -355,7 +355,8 @@ impl Sealer {
         let none = || {
             let mut error = Error::new(Reason::StoredDataDamaged, "the data key that seals does not open");
             if let Some(problem) = keys.damaged.values().next() {
-                error = error.internal(problem.clone());
+                error =
+                    Error::from(CryptoError::new(CryptoErrorKind::Refused, problem)).saying(error.message);
             }
             error
         };

@@ -14,11 +14,17 @@ use tokenward_storage::{KeyJob, KeyJobState, KeyJobStep};
 
 use crate::world::{HUB, READ, World, actor, tenant};
 
-/// A backend that makes versions, and can be away or broken.
+/// What the backend says while it is away: which one, which key, and what helps.
+const AWAY: &str = "other: key other at 10.0.0.7: no answer: start it";
+/// What it says while it denies everything.
+const DENIED: &str = "other: key other at 10.0.0.7: permission denied: allow it in the policy";
+
+/// A backend that makes versions, and can be away, denying or broken.
 #[derive(Debug, Default)]
 struct Other {
     versions: AtomicU32,
     away: AtomicBool,
+    denying: AtomicBool,
     forgetful: AtomicBool,
     unwraps: AtomicU32,
 }
@@ -34,7 +40,10 @@ impl Other {
 
     fn key(&self, kek: &str) -> Result<Aead, CryptoError> {
         if self.away.load(Ordering::SeqCst) {
-            return Err(CryptoError::new(CryptoErrorKind::Unavailable, "away"));
+            return Err(CryptoError::new(CryptoErrorKind::Unavailable, AWAY));
+        }
+        if self.denying.load(Ordering::SeqCst) {
+            return Err(CryptoError::new(CryptoErrorKind::Internal, DENIED));
         }
         let known = (1..=self.versions.load(Ordering::SeqCst)).find(|version| Self::name(*version) == kek);
         let version = known.ok_or_else(|| CryptoError::new(CryptoErrorKind::UnknownKey, kek.to_owned()))?;
@@ -84,16 +93,21 @@ impl KeyEncryption for Other {
 }
 
 async fn end_of(broker: &Broker, job: KeyJob) -> KeyJob {
-    let ended = async {
+    once(broker, &job, |now| now.state != KeyJobState::Running).await
+}
+
+/// The job once it is as it should be.
+async fn once(broker: &Broker, job: &KeyJob, is_so: impl Fn(&KeyJob) -> bool) -> KeyJob {
+    let is_so = async {
         loop {
             let now = broker.get_key_job(&job.id).await.unwrap();
-            if now.state != KeyJobState::Running {
+            if is_so(&now) {
                 return now;
             }
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the job ends")
+    tokio::time::timeout(Duration::from_secs(60), is_so).await.expect("the job comes so far")
 }
 
 async fn keks(world: &World) -> Vec<(String, u64)> {
@@ -224,4 +238,55 @@ async fn seals_are_counted_over_restarts() {
     }
     let after = world.storage.list_data_keys("acme").await.unwrap()[0].seals;
     assert!(after >= before + 15, "{before} became {after}");
+}
+
+/// Each way in which the backend fails, with what it says and why a call fails then.
+fn failures(other: &Other) -> [(&AtomicBool, &'static str, Reason); 2] {
+    [(&other.away, AWAY, Reason::EncryptionUnavailable), (&other.denying, DENIED, Reason::Internal)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_are_told_what_the_backend_says_and_services_only_that_it_failed() {
+    let other = Other::new();
+    let mut world = moved(&other).await;
+    world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
+    for (fails, said, reason) in failures(&other) {
+        fails.store(true, Ordering::SeqCst);
+        let error = world.broker.rotate_keys(&actor(), None).await.unwrap_err();
+        assert_eq!((error.reason, &*error.message), (reason, said));
+        let error = world.token(&[READ]).await.unwrap_err();
+        assert_eq!(error.reason, reason);
+        assert!(!error.message.contains("other") && !error.message.contains("10.0.0.7"), "{error}");
+        fails.store(false, Ordering::SeqCst);
+    }
+    world.token(&[READ]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_notes_what_the_backend_says_and_ends_once_it_is_back() {
+    let other = Other::new();
+    let world = moved(&other).await;
+    for (fails, said, _) in failures(&other) {
+        fails.store(true, Ordering::SeqCst);
+        let job = world.broker.rotate_data_keys(&actor(), None).await.unwrap();
+        let waiting = once(&world.broker, &job, |job| !job.message.is_empty()).await;
+        assert_eq!((waiting.state, &*waiting.message), (KeyJobState::Running, said));
+        fails.store(false, Ordering::SeqCst);
+        let joined = world.broker.rotate_data_keys(&actor(), None).await.unwrap();
+        assert_eq!(joined.id, job.id);
+        assert_eq!(end_of(&world.broker, joined).await.state, KeyJobState::Done);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_start_says_what_the_backend_says() {
+    let other = Other::new();
+    let world = moved(&other).await;
+    for (fails, said, reason) in failures(&other) {
+        fails.store(true, Ordering::SeqCst);
+        let further = vec![Arc::clone(&other) as Arc<dyn KeyEncryption>];
+        let error = world.another_among(further).await.err().unwrap().for_operator();
+        assert_eq!((error.reason, &*error.message), (reason, said));
+        fails.store(false, Ordering::SeqCst);
+    }
 }

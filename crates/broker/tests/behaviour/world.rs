@@ -229,6 +229,12 @@ impl World {
         broker(&self.storage, &self.clock, &self.key, &self.provider, tune).await
     }
 
+    /// Another broker on the same database that has further encryption backends open.
+    pub(crate) async fn another_among(&self, further: Vec<Arc<dyn KeyEncryption>>) -> Result<Broker, Error> {
+        let tune = |settings: &mut Settings| settings.server_id = "another".into();
+        broker_among(further, &self.storage, &self.clock, &self.key, &self.provider, tune).await
+    }
+
     /// The same database under a new broker that has further encryption backends open.
     pub(crate) async fn restart_among(&mut self, further: Vec<Arc<dyn KeyEncryption>>) {
         self.broker.shutdown(Duration::from_secs(5)).await;

@@ -150,6 +150,8 @@ impl Broker {
         // Ahead of all that is read and kept.
         let following = Following::new(storage.end_of_changes().await?, clock.monotonic());
         let installation = storage.installation_id(&generate_suffix(&*clock, &*rng)).await?;
+        // Before a backend is asked, whose policy may have to name it.
+        tracing::info!(installation, "this installation's identifier");
         let sealer = Sealer::start(SealerParts {
             storage: Arc::clone(&storage),
             backend: key_encryption,

@@ -141,7 +141,9 @@ impl Broker {
 
     /// A key that does not give back what it wrapped must never be the only one.
     async fn try_out(&self, kek: &str) -> Result<(), Error> {
-        let binding = KeyBinding { installation: "trial", scope: TRIAL_SCOPE, data_key: 1 };
+        // A policy may allow nothing but what is bound to this installation.
+        let installation = self.sealer().installation();
+        let binding = KeyBinding { installation, scope: TRIAL_SCOPE, data_key: 1 };
         let key = DataKeyMaterial::generate();
         let backends = self.sealer().backends();
         let outcome = async {

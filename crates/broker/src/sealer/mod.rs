@@ -129,6 +129,11 @@ impl Sealer {
         Ok(sealer)
     }
 
+    /// The installation's identifier, which everything is bound to.
+    pub(crate) fn installation(&self) -> &str {
+        &self.installation
+    }
+
     /// The backends.
     pub(crate) fn backends(&self) -> &Backends {
         &self.backends

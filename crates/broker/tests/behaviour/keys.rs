@@ -1,7 +1,8 @@
 //! Keys that move between backends, a backend that is away, and data keys that made many seals.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ struct Other {
     denying: AtomicBool,
     forgetful: AtomicBool,
     unwraps: AtomicU32,
+    /// The installations and scopes for which it was asked to wrap or to unwrap.
+    contexts: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Other {
@@ -36,6 +39,11 @@ impl Other {
 
     fn name(version: u32) -> String {
         format!("other:{version}")
+    }
+
+    fn asked_for(&self, binding: &KeyBinding<'_>) {
+        let context = (binding.installation.to_owned(), binding.scope.to_owned());
+        self.contexts.lock().unwrap().insert(context);
     }
 
     fn key(&self, kek: &str) -> Result<Aead, CryptoError> {
@@ -73,6 +81,7 @@ impl KeyEncryption for Other {
         binding: &KeyBinding<'_>,
         key: &DataKeyMaterial,
     ) -> Result<WrappedKey, CryptoError> {
+        self.asked_for(binding);
         let bytes = self.key(kek)?.seal(&[], &binding.encode(), key.expose());
         Ok(WrappedKey { kek: kek.to_owned(), bytes })
     }
@@ -82,6 +91,7 @@ impl KeyEncryption for Other {
         binding: &KeyBinding<'_>,
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
+        self.asked_for(binding);
         let key = self.key(&wrapped.kek)?;
         self.unwraps.fetch_add(1, Ordering::SeqCst);
         if self.forgetful.load(Ordering::SeqCst) {
@@ -157,6 +167,17 @@ async fn a_backend_that_does_not_give_back_what_it_wrapped_gets_no_keys() {
     assert_eq!(error.reason, Reason::KeyNotReady);
     assert!(error.message.contains("other:1 cannot be used"), "{error}");
     assert!(keks(&world).await.iter().all(|(kek, _)| kek == "local:1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_is_asked_for_nothing_but_this_installation_also_on_trial() {
+    let other = Other::new();
+    let world = moved(&other).await;
+    let installation = world.storage.installation_id("another").await.unwrap();
+    assert_ne!(installation, "another", "the database has one already");
+    let contexts = other.contexts.lock().unwrap().clone();
+    let scopes = ["_check", "_installation", "_trial", "acme"];
+    assert_eq!(contexts, scopes.map(|scope| (installation.clone(), scope.to_owned())).into());
 }
 
 #[tokio::test(flavor = "multi_thread")]

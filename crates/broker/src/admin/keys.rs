@@ -24,34 +24,56 @@ pub struct KekInfo {
     pub known: Option<Kek>,
     /// Its name.
     pub name: String,
-    /// Whether this server can open what it wrapped.
-    pub available: bool,
+    /// Whether this server can open what it wrapped; `None` where its backend does not say.
+    pub available: Option<bool>,
     /// How many data keys it wraps.
     pub data_keys: u64,
 }
 
+/// All that is known of key-encryption keys.
+#[derive(Clone, Debug)]
+pub struct KeyStatus {
+    /// The keys, in order of their names.
+    pub keks: Vec<KekInfo>,
+    /// The backends that do not say which keys they have.
+    pub silent: Vec<SilentBackend>,
+}
+
+/// A backend that does not say which keys it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SilentBackend {
+    /// Its kind.
+    pub kind: &'static str,
+    /// What is wrong, and what helps.
+    pub problem: String,
+}
+
 impl Broker {
-    /// Every key-encryption key that the database or a backend knows, in order of the names.
+    /// Every key-encryption key that the database or a backend knows, in order of the names. Where a backend does not answer,
+    /// that is said, and what the database knows remains.
     ///
     /// # Errors
-    /// `StorageUnavailable`, `EncryptionUnavailable`.
-    pub async fn key_status(&self) -> Result<Vec<KekInfo>, Error> {
-        let status = self.sealer().refresh_keks().await.map_err(Error::for_operator)?;
+    /// `StorageUnavailable`.
+    pub async fn key_status(&self) -> Result<KeyStatus, Error> {
+        let survey = self.sealer().backends().survey().await;
         let mut counts: BTreeMap<String, u64> = self.storage().count_data_keys().await?.into_iter().collect();
         let mut all = BTreeMap::new();
         for kek in self.storage().list_keks().await? {
             all.insert(kek.kek.clone(), Some(kek));
         }
-        for name in status.available.iter().chain(counts.keys()) {
+        for name in survey.status.available.iter().chain(counts.keys()) {
             all.entry(name.clone()).or_insert(None);
         }
         let info = |(name, known): (String, Option<Kek>)| KekInfo {
-            available: status.available.contains(&name),
+            available: survey.is_available(&name),
             data_keys: counts.remove(&name).unwrap_or_default(),
             known,
             name,
         };
-        Ok(all.into_iter().map(info).collect())
+        let keks = all.into_iter().map(info).collect();
+        let silent = survey.silent.into_iter();
+        let silent = silent.map(|(kind, error)| SilentBackend { kind, problem: error.to_string() });
+        Ok(KeyStatus { keks, silent: silent.collect() })
     }
 
     /// One page of all data keys, each with the number of stored fields that it sealed.
@@ -108,7 +130,11 @@ impl Broker {
                 )
             })?,
             None => backends.of_kek(&active).ok_or_else(|| {
-                Error::new(Reason::KeyNotReady, format!("the backend of the active key {active} is not open"))
+                let message = format!(
+                    "the backend of the active key {active} is not open: configure it as [encryption.previous] on every server, \
+                     and restart them"
+                );
+                Error::new(Reason::KeyNotReady, message)
             })?,
         };
         let newest = backend.status().await?.newest;
@@ -289,9 +315,12 @@ impl Broker {
 
 fn in_the_way(job: &KeyJob) -> Error {
     let kind = match job.kind {
-        KeyJobKind::Rotate => "a rotation",
-        KeyJobKind::RotateData => "a rotation of data keys",
-        KeyJobKind::Verify => "a verification",
+        KeyJobKind::Rotate => {
+            let backend = job.kek.split_once(':').map_or("", |(backend, _)| backend);
+            format!("a rotation to the key {} of the backend {backend}", job.kek)
+        }
+        KeyJobKind::RotateData => "a rotation of data keys".to_owned(),
+        KeyJobKind::Verify => "a verification".to_owned(),
     };
     Error::new(Reason::KeyNotReady, format!("{kind} is running already, as job {}: wait for its end", job.id))
         .with("job_id", job.id.clone())

@@ -8,7 +8,7 @@ mod tenants;
 mod validate;
 
 pub use access_rules::{AccessRuleChange, NewAccessRule};
-pub use keys::KekInfo;
+pub use keys::{KekInfo, KeyStatus, SilentBackend};
 pub use oauth_clients::{NewOAuthClient, OAuthClientChange};
 pub use tenants::{NewTenant, TenantChange};
 

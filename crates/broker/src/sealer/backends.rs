@@ -15,6 +15,24 @@ pub(crate) struct Backends {
     available: Mutex<Vec<String>>,
 }
 
+/// What the backends say of their keys.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// What those say that answer.
+    pub(crate) status: KekStatus,
+    /// The kinds of those that do not, and why.
+    pub(crate) silent: Vec<(&'static str, CryptoError)>,
+}
+
+impl Survey {
+    /// Whether a key can be opened; `None` where the backend that knows does not answer.
+    pub(crate) fn is_available(&self, kek: &str) -> Option<bool> {
+        let is_there = self.status.available.iter().any(|available| available == kek);
+        let is_told = self.silent.iter().all(|(silent, _)| *silent != kind(kek));
+        (is_there || is_told).then_some(is_there)
+    }
+}
+
 impl Backends {
     pub(crate) fn new(first: Arc<dyn KeyEncryption>, further: Vec<Arc<dyn KeyEncryption>>) -> Self {
         Self { all: std::iter::once(first).chain(further).collect(), available: Mutex::default() }
@@ -30,17 +48,34 @@ impl Backends {
     /// # Errors
     /// A backend does not answer.
     pub(crate) async fn status(&self) -> Result<KekStatus, CryptoError> {
+        let Survey { status, silent } = self.survey().await;
+        match silent.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(status),
+        }
+    }
+
+    /// The same as far as backends answer, each asked for itself, and those that do not.
+    pub(crate) async fn survey(&self) -> Survey {
+        let asked: Vec<_> = self.all.iter().map(|backend| backend.status()).collect();
+        let answers = futures::future::join_all(asked).await;
         let mut newest = None;
-        let mut available = Vec::new();
-        for backend in &self.all {
-            let status = backend.status().await?;
-            newest.get_or_insert(status.newest);
-            available.extend(status.available);
+        let (mut available, mut silent) = (Vec::new(), Vec::new());
+        for (backend, answer) in self.all.iter().zip(answers) {
+            match answer {
+                Ok(status) => {
+                    newest.get_or_insert(status.newest);
+                    available.extend(status.available);
+                }
+                Err(error) => silent.push((backend.kind(), error)),
+            }
         }
         available.sort();
         available.dedup();
-        self.available.lock().clone_from(&available);
-        Ok(KekStatus { newest: newest.unwrap_or_default(), available })
+        if silent.is_empty() {
+            self.available.lock().clone_from(&available);
+        }
+        Survey { status: KekStatus { newest: newest.unwrap_or_default(), available }, silent }
     }
 
     /// As of the last [`Self::status`].
@@ -64,8 +99,10 @@ impl Backends {
 
     fn nobodys(&self, kek: &str) -> CryptoError {
         let message = format!(
-            "encryption key {kek:?} belongs to no backend that is configured; there are: {}",
-            self.kinds().join(", ")
+            "encryption key {kek:?} belongs to no backend that is configured; there are: {}; configure {} as \
+             [encryption.previous] on every server, and restart them",
+            self.kinds().join(", "),
+            kind(kek)
         );
         CryptoError::new(CryptoErrorKind::UnknownKey, message)
     }

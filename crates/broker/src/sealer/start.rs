@@ -18,7 +18,8 @@ impl Sealer {
                     Reason::StoredDataDamaged,
                     format!(
                         "{count} data keys of this database are wrapped by the encryption key {kek}, which is not there; \
-                         there are: {}",
+                         there are: {}; give that key, or open its backend as [encryption.previous], until a rotation has \
+                         wrapped them by another",
                         status.available.join(", ")
                     ),
                 ));

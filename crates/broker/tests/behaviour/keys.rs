@@ -311,3 +311,39 @@ async fn a_server_that_cannot_start_says_what_the_backend_says() {
         fails.store(false, Ordering::SeqCst);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_listed_while_a_backend_does_not_answer() {
+    let other = Other::new();
+    let world = moved(&other).await;
+    let listed = async || {
+        let status = world.broker.key_status().await.unwrap();
+        let keks = status.keks.into_iter();
+        let keks: Vec<_> = keks.map(|kek| (kek.name, kek.available, kek.data_keys)).collect();
+        let silent: Vec<_> = status.silent.into_iter().map(|one| (one.kind, one.problem)).collect();
+        (keks, silent)
+    };
+    let all =
+        |available| [("local:1".to_owned(), Some(true), 0), ("other:1".to_owned(), available, 2)].to_vec();
+    assert_eq!(listed().await, (all(Some(true)), Vec::new()));
+    for (fails, said, _) in failures(&other) {
+        fails.store(true, Ordering::SeqCst);
+        assert_eq!(listed().await, (all(None), vec![("other", said.to_owned())]));
+        fails.store(false, Ordering::SeqCst);
+    }
+    assert_eq!(listed().await, (all(Some(true)), Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_in_the_way_of_another_is_told_with_its_key_and_backend() {
+    let other = Other::new();
+    let mut world = World::start().await;
+    world.restart_among(vec![Arc::clone(&other) as Arc<dyn KeyEncryption>]).await;
+    // Without that backend, so that the rotation waits for it.
+    let _without = world.another_server(|_| {}).await;
+    let job = world.broker.rotate_keys(&actor(), Some("other")).await.unwrap();
+    let error = world.broker.rotate_keys(&actor(), Some("local")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::KeyNotReady);
+    let expected = format!("the key other:1 of the backend other is running already, as job {}", job.id);
+    assert!(error.message.contains(&expected), "{error}");
+}

@@ -2,7 +2,7 @@
 
 use tokenward_api::admin::v1 as api;
 use tokenward_api::admin::v1::key_service_server::KeyService;
-use tokenward_broker::admin::KekInfo;
+use tokenward_broker::admin::{KekInfo, SilentBackend};
 use tokenward_broker::{Broker, Error};
 use tokenward_storage::{DataKeyState, KekState, KeyFinding, KeyJob, KeyJobKind, KeyJobState, KeyJobStep};
 use tokenward_types::{TenantId, Timestamp};
@@ -39,7 +39,8 @@ fn encryption_key(info: KekInfo) -> api::EncryptionKey {
             Some(KekState::Retired) => State::Retired,
         }
         .into(),
-        available: info.available,
+        available: info.available.unwrap_or_default(),
+        availability_unknown: info.available.is_none(),
         data_key_count: count(info.data_keys),
         create_time: time(known.map(|kek| kek.created_at)),
         activate_time: time(known.and_then(|kek| kek.activated_at)),
@@ -48,6 +49,10 @@ fn encryption_key(info: KekInfo) -> api::EncryptionKey {
         retire_time: time(known.and_then(|kek| kek.retired_at)),
         name: info.name,
     }
+}
+
+fn silent_backend(backend: SilentBackend) -> api::SilentBackend {
+    api::SilentBackend { kind: backend.kind.to_owned(), problem: backend.problem }
 }
 
 fn data_key((key, fields): (DataKeyState, u64)) -> api::DataKey {
@@ -118,9 +123,11 @@ impl KeyService for Keys {
         &self,
         _: Request<api::ListEncryptionKeysRequest>,
     ) -> Result<Response<api::ListEncryptionKeysResponse>, Status> {
-        let keys = self.0.key_status().await.map_err(refuse)?;
-        let encryption_keys = keys.into_iter().map(encryption_key).collect();
-        Ok(Response::new(api::ListEncryptionKeysResponse { encryption_keys }))
+        let status = self.0.key_status().await.map_err(refuse)?;
+        Ok(Response::new(api::ListEncryptionKeysResponse {
+            encryption_keys: status.keks.into_iter().map(encryption_key).collect(),
+            silent_backends: status.silent.into_iter().map(silent_backend).collect(),
+        }))
     }
 
     async fn list_data_keys(
@@ -179,8 +186,8 @@ impl KeyService for Keys {
             return Err(refuse(Error::invalid("name", "is no name of an encryption key, such as local:1")));
         }
         self.0.retire_kek(&actor, &request.name).await.map_err(refuse)?;
-        let keys = self.0.key_status().await.map_err(refuse)?;
-        let key = keys.into_iter().find(|key| key.name == request.name);
+        let status = self.0.key_status().await.map_err(refuse)?;
+        let key = status.keks.into_iter().find(|key| key.name == request.name);
         let key = key.ok_or_else(|| refuse(Error::not_found("encryption key", &request.name)))?;
         Ok(Response::new(encryption_key(key)))
     }
@@ -234,8 +241,19 @@ mod tests {
 
     #[test]
     fn a_key_that_only_a_backend_knows_is_new() {
-        let info = KekInfo { known: None, name: "local:2".into(), available: true, data_keys: 0 };
+        let info = KekInfo { known: None, name: "local:2".into(), available: Some(true), data_keys: 0 };
         let key = encryption_key(info);
         assert_eq!((key.state(), &*key.name), (api::encryption_key::State::New, "local:2"));
+    }
+
+    #[test]
+    fn a_key_whose_backend_does_not_answer_is_told_from_one_that_is_not_there() {
+        for (available, told) in
+            [(Some(true), (true, false)), (Some(false), (false, false)), (None, (false, true))]
+        {
+            let info = KekInfo { known: None, name: "local:2".into(), available, data_keys: 0 };
+            let key = encryption_key(info);
+            assert_eq!((key.available, key.availability_unknown), told);
+        }
     }
 }

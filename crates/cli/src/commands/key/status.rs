@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tokenward_api::admin::v1::encryption_key::State;
 use tokenward_api::admin::v1::key_service_client::KeyServiceClient;
-use tokenward_api::admin::v1::{DataKey, EncryptionKey, ListDataKeysRequest, ListEncryptionKeysRequest};
+use tokenward_api::admin::v1::{
+    DataKey, EncryptionKey, ListDataKeysRequest, ListEncryptionKeysRequest, SilentBackend,
+};
 
 use crate::failure::Failure;
 use crate::output::{Output, Row, print, time};
@@ -14,7 +16,8 @@ use crate::remote::{Client, PAGE_SIZE, all_pages};
 pub(super) struct KeyView {
     name: String,
     state: &'static str,
-    available: bool,
+    /// Nothing where its backend does not say.
+    available: Option<bool>,
     data_key_count: i64,
     create_time: Option<String>,
     activate_time: Option<String>,
@@ -48,7 +51,7 @@ impl From<EncryptionKey> for KeyView {
         Self {
             name: key.name,
             state,
-            available: key.available,
+            available: (!key.availability_unknown).then_some(key.available),
             data_key_count: key.data_key_count,
             create_time: time(key.create_time),
             activate_time: activated,
@@ -57,6 +60,23 @@ impl From<EncryptionKey> for KeyView {
             retire_time: time(key.retire_time),
             backups,
         }
+    }
+}
+
+/// A backend that does not say which keys it has, as it is printed.
+#[derive(Serialize)]
+struct SilentView {
+    backend: String,
+    problem: String,
+}
+
+impl Row for SilentView {
+    const COLUMNS: &'static [&'static str] = &["backend", "problem"];
+}
+
+impl From<SilentBackend> for SilentView {
+    fn from(backend: SilentBackend) -> Self {
+        Self { backend: backend.kind, problem: backend.problem }
     }
 }
 
@@ -111,10 +131,11 @@ impl From<DataKey> for DataKeyView {
     }
 }
 
-/// Both, for programs.
+/// Everything, for programs.
 #[derive(Serialize)]
-struct Both {
+struct All {
     encryption_keys: Vec<KeyView>,
+    silent_backends: Vec<SilentView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_keys: Option<Vec<DataKeyView>>,
 }
@@ -126,6 +147,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let keys = client.list_encryption_keys(ListEncryptionKeysRequest {}).await?.into_inner();
     let encryption_keys: Vec<_> = keys.encryption_keys.into_iter().map(KeyView::from).collect();
+    let silent_backends: Vec<_> = keys.silent_backends.into_iter().map(SilentView::from).collect();
     let data_keys = if with_data_keys {
         let request = ListDataKeysRequest { page_size: PAGE_SIZE, ..Default::default() };
         let keys = all_pages!(client, list_data_keys, request, data_keys, None);
@@ -134,12 +156,32 @@ pub(super) async fn run(
         None
     };
     if output == Output::Json {
-        return output.one(&Both { encryption_keys, data_keys });
+        return output.one(&All { encryption_keys, silent_backends, data_keys });
     }
     output.list(&encryption_keys)?;
+    if !silent_backends.is_empty() {
+        print("\n")?;
+        output.list(&silent_backends)?;
+    }
     if let Some(data_keys) = data_keys {
         print("\n")?;
         output.list(&data_keys)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_key_whose_backend_does_not_answer_is_neither_available_nor_not() {
+        for (available, availability_unknown, shown) in
+            [(true, false, json!(true)), (false, false, json!(false)), (false, true, Value::Null)]
+        {
+            let key = EncryptionKey { available, availability_unknown, ..EncryptionKey::default() };
+            assert_eq!(serde_json::to_value(KeyView::from(key)).unwrap()["available"], shown);
+        }
+    }
 }

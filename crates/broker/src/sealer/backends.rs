@@ -225,5 +225,6 @@ mod tests {
         let error = backends.wrap("c:1", &BINDING, &key).await.unwrap_err();
         assert_eq!(error.kind(), CryptoErrorKind::UnknownKey);
         assert!(error.to_string().contains("there are: a, b, a"), "{error}");
+        assert!(error.to_string().contains("configure c as [encryption.previous]"), "{error}");
     }
 }

@@ -186,6 +186,7 @@ async fn a_server_without_the_new_backend_does_not_start() {
     let error = world.another(|_| {}).await.err().unwrap();
     assert_eq!(error.reason, Reason::StoredDataDamaged);
     assert!(error.message.contains("other:1"), "{error}");
+    assert!(error.message.contains("give that key, or open its backend as [encryption.previous]"), "{error}");
 }
 
 fn place(tenant: &tokenward_types::TenantId) -> Place<'_> {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use tokenward_api::admin::v1::key_job::State;
-use tokenward_api::admin::v1::{GetKeyJobRequest, RotateDataKeysRequest, RotateEncryptionKeyRequest};
-use tokenward_tests::{Database, World};
+use tokenward_api::admin::v1::{
+    GetKeyJobRequest, KeyJob, RotateDataKeysRequest, RotateEncryptionKeyRequest, VerifyStoredSecretsRequest,
+};
+use tokenward_tests::{Database, World, parts};
 
+use crate::migration::{Bao, configure, section, with};
 use crate::world::{add_version, assert_everything_opens, end_of, tenant, with_tenants};
 
 const CRASHES: u32 = 50;
@@ -54,32 +57,71 @@ async fn all_tokens(world: &World) {
     }
 }
 
-async fn rotations_survive_crashes(database: Database) {
-    let mut world = with_tenants(database, TENANTS).await;
-    let mut moments = Moments::new("rotate");
+/// Has a crash meet each of fifty jobs, and ends them all.
+async fn jobs_survive_crashes(mut world: World, name: &str, begin: impl AsyncFn(&World, u32) -> KeyJob) {
+    let mut moments = Moments::new(name);
     let mut over = 0;
-    for version in 2..CRASHES + 2 {
-        add_version(&world.folder.file("tokenward.key"), version).await;
-        let started = world.admin().keys().rotate_encryption_key(RotateEncryptionKeyRequest::default()).await;
-        let job = started.unwrap().into_inner();
-        assert_eq!(job.encryption_key, format!("local:{version}"));
+    for number in 0..CRASHES {
+        let job = begin(&world, number).await;
         over += u32::from(crash_and_finish(&mut world, &mut moments, &job.key_job_id).await);
     }
     all_tokens(&world).await;
     eprintln!("{over} of {CRASHES} jobs were over when the server was killed, or at once after its start");
+    assert!(over < CRASHES, "no crash met a job at work");
+}
+
+async fn rotate(world: &World, to: &str) -> KeyJob {
+    let request = RotateEncryptionKeyRequest { backend: to.to_owned() };
+    world.admin().keys().rotate_encryption_key(request).await.unwrap().into_inner()
+}
+
+async fn rotations_survive_crashes(database: Database) {
+    let world = with_tenants(database, TENANTS).await;
+    jobs_survive_crashes(world, "rotate", async |world, number| {
+        let version = number + 2;
+        add_version(&world.folder.file("tokenward.key"), version).await;
+        let job = rotate(world, "").await;
+        assert_eq!(job.encryption_key, format!("local:{version}"));
+        job
+    })
+    .await;
 }
 
 async fn rotations_of_data_keys_survive_crashes(database: Database) {
-    let mut world = with_tenants(database, TENANTS).await;
-    let mut moments = Moments::new("rotate-data");
-    let mut over = 0;
-    for _ in 0..CRASHES {
-        let started = world.admin().keys().rotate_data_keys(RotateDataKeysRequest::default()).await;
-        let job = started.unwrap().into_inner();
-        over += u32::from(crash_and_finish(&mut world, &mut moments, &job.key_job_id).await);
-    }
-    all_tokens(&world).await;
-    eprintln!("{over} of {CRASHES} jobs were over when the server was killed, or at once after its start");
+    let world = with_tenants(database, TENANTS).await;
+    jobs_survive_crashes(world, "rotate-data", async |world, _| {
+        let request = RotateDataKeysRequest::default();
+        world.admin().keys().rotate_data_keys(request).await.unwrap().into_inner()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_crashes_of_moves_between_backends_leave_every_row_readable() {
+    let Some(address) = parts::openbao_address() else { return };
+    let bao = Bao::new(address).await;
+    let mut world = with_tenants(Database::sqlite(), TENANTS).await;
+    let file = world.folder.file("tokenward.key").display().to_string();
+    let local = section(&[("kind", "local"), ("key_file", &file)]);
+    configure(&mut world, with(&local, "next", &bao.section(&["encrypt", "decrypt"]).await)).await;
+    let names = [bao.kek(), "local:1".to_owned()];
+    jobs_survive_crashes(world, "migrate", async |world, number| {
+        let way = usize::from(number % 2 == 1);
+        let job = rotate(world, ["openbao", "local"][way]).await;
+        assert_eq!(job.encryption_key, names[way]);
+        job
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_crashes_of_checks_leave_every_row_readable() {
+    let world = with_tenants(Database::sqlite(), TENANTS).await;
+    jobs_survive_crashes(world, "verify", async |world, _| {
+        let request = VerifyStoredSecretsRequest::default();
+        world.admin().keys().verify_stored_secrets(request).await.unwrap().into_inner()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

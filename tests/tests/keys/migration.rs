@@ -10,13 +10,13 @@ use crate::world::{assert_everything_opens, finished, key, status, tenant, with_
 const TENANTS: u64 = 6;
 
 /// The root of an OpenBao, who makes an engine for one test.
-struct Bao {
+pub(crate) struct Bao {
     address: String,
     mount: String,
 }
 
 impl Bao {
-    async fn new(address: String) -> Self {
+    pub(crate) async fn new(address: String) -> Self {
         let bao = Self { address, mount: format!("transit-{}", tokenward_tests::free_port()) };
         bao.call("POST", &format!("sys/mounts/{}", bao.mount), json!({"type": "transit"})).await;
         bao.call("POST", &format!("{}/keys/tokenward", bao.mount), json!({"type": "aes256-gcm96"})).await;
@@ -33,12 +33,12 @@ impl Bao {
     }
 
     /// What Tokenward calls the key.
-    fn kek(&self) -> String {
+    pub(crate) fn kek(&self) -> String {
         format!("openbao:{}/tokenward:1", self.mount)
     }
 
     /// The section for a token that may do this with the key, beside reading what there is to know of it.
-    async fn section(&self, may: &[&str]) -> Table {
+    pub(crate) async fn section(&self, may: &[&str]) -> Table {
         let Self { address, mount } = self;
         let read = format!("path \"{mount}/keys/tokenward\" {{ capabilities = [\"read\"] }}\n");
         let allow = |action: &&str| {
@@ -64,18 +64,18 @@ async fn at_aws(kms: &Kms, world: &mut World) -> (Table, String) {
     (aws, format!("aws-kms:{arn}"))
 }
 
-fn section(options: &[(&str, &str)]) -> Table {
+pub(crate) fn section(options: &[(&str, &str)]) -> Table {
     options.iter().map(|(option, value)| ((*option).to_owned(), (*value).into())).collect()
 }
 
 /// A section with another one in it.
-fn with(section: &Table, name: &str, further: &Table) -> Table {
+pub(crate) fn with(section: &Table, name: &str, further: &Table) -> Table {
     let mut section = section.clone();
     section.insert(name.to_owned(), Value::Table(further.clone()));
     section
 }
 
-async fn configure(world: &mut World, encryption: Table) {
+pub(crate) async fn configure(world: &mut World, encryption: Table) {
     world.settings.set("encryption", encryption);
     world.restart().await;
 }

@@ -22,6 +22,15 @@ const TAG_BITS: u64 = 128;
 /// Nonce, data key and tag.
 pub(crate) const SEALED: usize = NONCE + KEY + TAG;
 
+/// What each key is asked before it is used.
+const ASKED: [AttributeType; 5] = [
+    AttributeType::Id,
+    AttributeType::Extractable,
+    AttributeType::ValueLen,
+    AttributeType::Encrypt,
+    AttributeType::Decrypt,
+];
+
 /// A data key in the clear.
 pub(crate) type Plain = Zeroizing<[u8; KEY]>;
 
@@ -77,30 +86,7 @@ impl Keys {
         let failed = |error| self.hsm.error(&error);
         let mut found: Vec<(u64, ObjectHandle)> = Vec::new();
         for handle in session.find_objects(&template).map_err(failed)? {
-            let wanted = [AttributeType::Id, AttributeType::Extractable];
-            let mut version = None;
-            for attribute in session.get_attributes(handle, &wanted).map_err(failed)? {
-                match attribute {
-                    Attribute::Id(id) => version = parse_id(&id),
-                    Attribute::Extractable(true) => {
-                        let message = format!(
-                            "a key with the label {:?} can leave the HSM (CKA_EXTRACTABLE): remove it and make \
-                             another",
-                            self.label
-                        );
-                        return Err(self.hsm.say(CryptoErrorKind::Internal, message));
-                    }
-                    _ => {}
-                }
-            }
-            let Some(version) = version else {
-                let message = format!(
-                    "a key with the label {:?} has a CKA_ID that is no version: it must be a number from 1, as \
-                     one to eight bytes without a leading zero byte",
-                    self.label
-                );
-                return Err(self.hsm.say(CryptoErrorKind::Internal, message));
-            };
+            let version = self.check(&session.get_attributes(handle, &ASKED).map_err(failed)?)?;
             if found.iter().any(|(other, _)| *other == version) {
                 let message =
                     format!("two keys are {:?}: remove the one that wraps nothing", self.name(version));
@@ -110,6 +96,52 @@ impl Keys {
         }
         found.sort_unstable_by_key(|(version, _)| *version);
         Ok(found)
+    }
+
+    /// The version of a key, by what it says of itself, if it serves.
+    fn check(&self, attributes: &[Attribute]) -> Result<u64, CryptoError> {
+        let label = &self.label;
+        let refuse = |message: String| Err(self.hsm.say(CryptoErrorKind::Internal, message));
+        if attributes.contains(&Attribute::Extractable(true)) {
+            return refuse(format!(
+                "a key with the label {label:?} can leave the HSM (CKA_EXTRACTABLE): remove it and make another"
+            ));
+        }
+        let id = attributes.iter().find_map(|attribute| match attribute {
+            Attribute::Id(id) => parse_id(id),
+            _ => None,
+        });
+        let Some(version) = id else {
+            return refuse(format!(
+                "a key with the label {label:?} has a CKA_ID that is no version: it must be a number from 1, as one to \
+                 eight bytes without a leading zero byte"
+            ));
+        };
+        let remedy = format!(
+            "remove it, or give it another label, and make one by `pkcs11-tool --login --keygen --key-type AES:32 \
+             --sensitive --id {} --label {label}`",
+            shown_id(version)
+        );
+        // HSMs encrypt with shorter keys as well, and say nothing.
+        if !attributes.contains(&Attribute::ValueLen(32.into())) {
+            let length = attributes.iter().find_map(|attribute| match attribute {
+                Attribute::ValueLen(length) => Some(length.to_string()),
+                _ => None,
+            });
+            return refuse(format!(
+                "the key {:?} must have 32 bytes, but its CKA_VALUE_LEN is {}: {remedy}",
+                self.name(version),
+                length.unwrap_or_else(|| "not told".to_owned())
+            ));
+        }
+        for (forbidden, what) in
+            [(Attribute::Encrypt(false), "CKA_ENCRYPT"), (Attribute::Decrypt(false), "CKA_DECRYPT")]
+        {
+            if attributes.contains(&forbidden) {
+                return refuse(format!("the key {:?} does not allow {what}: {remedy}", self.name(version)));
+            }
+        }
+        Ok(version)
     }
 
     fn find(&self, session: &Session, version: u64) -> Result<ObjectHandle, CryptoError> {
@@ -256,6 +288,11 @@ fn format_id(version: u64) -> Vec<u8> {
     version.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect()
 }
 
+/// It as pkcs11-tool takes it.
+fn shown_id(version: u64) -> String {
+    format_id(version).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 fn parse_id(id: &[u8]) -> Option<u64> {
     let well_formed = (1..=8).contains(&id.len()) && id[0] != 0;
     well_formed.then(|| id.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
@@ -273,6 +310,7 @@ mod tests {
             assert_eq!(parse_id(id), Some(version));
             assert_eq!(format_id(version), id);
         }
+        assert_eq!([shown_id(1), shown_id(255), shown_id(256)], ["01", "ff", "0100"]);
         for id in [&[][..], &[0], &[0, 1], &[1; 9]] {
             assert_eq!(parse_id(id), None, "{id:?}");
         }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use cryptoki::object::Attribute;
 use serde_json::{Value, json};
 use support::{BINDING, PIN, Token, open, wrap};
 use tokenward_crypto::{CryptoErrorKind, DataKeyMaterial};
@@ -104,6 +105,46 @@ async fn a_key_that_can_leave_the_hsm_is_refused() {
     token.tool(&make);
     let said = refusal(token.with(&json!({"pin": PIN, "key_label": "loose"}))).await;
     assert!(said.contains("can leave the HSM (CKA_EXTRACTABLE): remove it and make another"), "{said}");
+}
+
+#[tokio::test]
+async fn a_key_of_another_length_is_refused_with_the_remedy() {
+    let Some(token) = token("a_key_of_another_length_is_refused_with_the_remedy") else { return };
+    for length in ["16", "24"] {
+        let (kind, label) = (format!("AES:{length}"), format!("short-{length}"));
+        token.tool(&["--keygen", "--key-type", &kind, "--sensitive", "--id", "0a", "--label", &label]);
+        let said = refusal(token.with(&json!({"pin": PIN, "key_label": label}))).await;
+        assert_eq!(
+            said,
+            format!(
+                "pkcs11: key {label} on token {}: the key \"pkcs11:{label}:10\" must have 32 bytes, but its \
+                 CKA_VALUE_LEN is {length}: remove it, or give it another label, and make one by `pkcs11-tool --login \
+                 --keygen --key-type AES:32 --sensitive --id 0a --label {label}`",
+                token.label
+            )
+        );
+        // Done as it is said.
+        token.tool(&["--delete-object", "--type", "secrkey", "--id", "0a", "--label", &label]);
+        token.tool(&["--keygen", "--key-type", "AES:32", "--sensitive", "--id", "0a", "--label", &label]);
+        open(token.with(&json!({"pin": PIN, "key_label": label}))).await.expect("32 bytes are right");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_may_not_encrypt_or_decrypt_is_refused() {
+    let Some(token) = token("a_key_that_may_not_encrypt_or_decrypt_is_refused") else { return };
+    for (forbidden, what) in
+        [(Attribute::Encrypt(false), "CKA_ENCRYPT"), (Attribute::Decrypt(false), "CKA_DECRYPT")]
+    {
+        token.make_with("tied", forbidden);
+        let said = refusal(token.with(&json!({"pin": PIN, "key_label": "tied"}))).await;
+        assert!(
+            said.contains(&format!("the key \"pkcs11:tied:1\" does not allow {what}: remove it")),
+            "{said}"
+        );
+        assert!(said.contains("--key-type AES:32 --sensitive --id 01 --label tied"), "{said}");
+        token.tool(&["--delete-object", "--type", "secrkey", "--id", "01", "--label", "tied"]);
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki::session::UserType;
+use cryptoki::slot::Slot;
 use serde_json::{Value, json};
 use tokenward_crypto::{DataKeyMaterial, KeyBinding, KeyEncryption, WrappedKey};
 use tokenward_plugin::{Registry, Section};
@@ -50,6 +55,29 @@ impl Token {
     /// Makes a key by the command that the documentation and the messages show.
     pub(crate) fn make(&self, id: &str) {
         self.tool(&["--keygen", "--key-type", "AES:32", "--sensitive", "--id", id, "--label", "tokenward"]);
+    }
+
+    /// Makes a key that `pkcs11-tool` does not: of 32 bytes, with this attribute.
+    pub(crate) fn make_with(&self, label: &str, attribute: Attribute) {
+        let module = Pkcs11::new(&self.module).expect("the module loads");
+        module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("it comes up");
+        let named = |slot: &Slot| module.get_token_info(*slot).is_ok_and(|info| info.label() == self.label);
+        let slots = module.get_slots_with_token().expect("it tells its slots");
+        let slot = slots.into_iter().find(named).expect("the token is there");
+        let session = module.open_rw_session(slot).expect("a session");
+        session.login(UserType::User, Some(&PIN.into())).expect("the PIN is right");
+        let template = [
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::ValueLen(32.into()),
+            Attribute::Label(label.into()),
+            Attribute::Id(vec![1]),
+            Attribute::Token(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            attribute,
+        ];
+        session.generate_key(&Mechanism::AesKeyGen, &template).expect("it makes one");
     }
 
     pub(crate) fn delete(&self, id: &str) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokenward_crypto::{
     CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, RemoteCalls,
-    WrappedKey,
+    WrappedKey, no_data_key,
 };
 
 use crate::keys::{KIND, Keys};
@@ -65,7 +65,7 @@ impl KeyEncryption for AwsKmsKeys {
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
         let malformed = |what: String| {
-            let message = format!("data key {} cannot be unwrapped: {what}", binding.data_key);
+            let message = no_data_key(binding.data_key, &wrapped.kek, what);
             self.calls.error(CryptoErrorKind::Malformed, message)
         };
         let sealed = match wrapped.bytes.split_first() {

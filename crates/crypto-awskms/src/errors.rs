@@ -52,7 +52,12 @@ fn service(code: Option<&str>, status: u16) -> Failure {
         };
     };
     let remedy = match code {
-        "NotFoundException" => return Failure::NoKey("there is no such key in this account and region"),
+        "NotFoundException" => {
+            return Failure::NoKey(
+                "there is no such key in this account and region: check region and the credentials' account; a key that \
+                 was deleted is gone for good",
+            );
+        }
         "DisabledException" => {
             return Failure::NoKey("the key is disabled: `aws kms enable-key` brings it back");
         }

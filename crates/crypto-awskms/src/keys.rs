@@ -4,7 +4,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeySpec, KeyState, KeyUsageType};
 use parking_lot::RwLock;
-use tokenward_crypto::{CryptoError, CryptoErrorKind, KeyBinding, RemoteCalls};
+use tokenward_crypto::{CryptoError, CryptoErrorKind, KeyBinding, RemoteCalls, does_not_open};
 use zeroize::Zeroizing;
 
 use crate::errors::{Failure, explain};
@@ -106,7 +106,8 @@ impl Keys {
         }
         let there_are: Vec<_> = known.iter().map(|arn| format!("{KIND}:{arn}")).collect();
         let message = format!(
-            "encryption key {kek:?} is not among those that can be used: {}. Add it to key_ids, or enable it",
+            "encryption key {kek:?} is not among those that can be used: {}. Add it to key_ids, or enable it; a key \
+             of another backend needs that one as [encryption.previous]",
             there_are.join(", ")
         );
         Err(self.calls.error(CryptoErrorKind::UnknownKey, message))
@@ -142,11 +143,9 @@ impl Keys {
             Err(failure) => failure,
         };
         let refused = || {
-            let message = format!(
-                "data key {} does not open with {KIND}:{arn}: another key, or a ciphertext that was altered, moved or \
-                 replaced",
-                binding.data_key
-            );
+            // Under one ARN, only material that was imported can be another.
+            let message =
+                does_not_open(binding.data_key, &format!("{KIND}:{arn}"), "import its former material");
             self.calls.error(CryptoErrorKind::Refused, message)
         };
         match failure {

@@ -11,7 +11,7 @@ use aws_sdk_kms::types::KeyUsageType;
 use serde_json::json;
 use tokenward_crypto::KeyEncryption;
 use tokenward_plugin::{Registry, Section};
-use tokenward_testkit::crypto::KeyEncryptionFixture;
+use tokenward_testkit::crypto::{KeyEncryptionFixture, Remedies};
 use tokenward_testkit::parts;
 
 const REGION: &str = "eu-central-1";
@@ -148,6 +148,13 @@ impl KeyEncryptionFixture for Aliases {
         assert_eq!(self.make_seeded().await, before, "moto makes the same identifier after the same seed");
         self.point(&self.newest, &before).await;
         self.open().await
+    }
+
+    fn remedies(&self) -> Remedies {
+        Remedies {
+            unknown: &["Add it to key_ids, or enable it", "check region and the credentials' account"],
+            wrong: "import its former material",
+        }
     }
 
     fn secrets(&self) -> Vec<Vec<u8>> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokenward_crypto::{
     Aad, Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption,
-    WrappedKey,
+    WrappedKey, does_not_open, no_data_key,
 };
 
 use crate::config::KeyFile;
@@ -49,14 +49,30 @@ impl LocalKeys {
         *keyring = Arc::new(found);
         Ok(())
     }
+
+    fn key<'a>(&self, keyring: &'a Keyring, kek: &str) -> Result<&'a Aead, CryptoError> {
+        version(kek).and_then(|version| keyring.get(version)).ok_or_else(|| {
+            let there_are = names(keyring).join(", ");
+            let message = format!(
+                "encryption key {kek:?} is not in the keyring; it has {there_are}. Put its line back into {}; a key of \
+                 another backend needs that one as [encryption.previous]",
+                self.place()
+            );
+            error(CryptoErrorKind::UnknownKey, message)
+        })
+    }
+
+    /// Where the operator keeps the keyring.
+    fn place(&self) -> String {
+        match &self.file {
+            Some(file) => file.path().display().to_string(),
+            None => "the option `key`".to_owned(),
+        }
+    }
 }
 
-fn key<'a>(keyring: &'a Keyring, kek: &str) -> Result<&'a Aead, CryptoError> {
-    version(kek).and_then(|version| keyring.get(version)).ok_or_else(|| {
-        let there_are = names(keyring).join(", ");
-        let message = format!("encryption key {kek:?} is not in the keyring; it has {there_are}");
-        CryptoError::new(CryptoErrorKind::UnknownKey, message)
-    })
+fn error(kind: CryptoErrorKind, message: impl std::fmt::Display) -> CryptoError {
+    CryptoError::new(kind, format!("{KIND}: {message}"))
 }
 
 fn names(keyring: &Keyring) -> Vec<String> {
@@ -114,7 +130,7 @@ impl KeyEncryption for LocalKeys {
         key: &DataKeyMaterial,
     ) -> Result<WrappedKey, CryptoError> {
         let keyring = self.keyring();
-        let bytes = self::key(&keyring, kek)?.seal(&[FORMAT], &aad(binding, kek), key.expose());
+        let bytes = self.key(&keyring, kek)?.seal(&[FORMAT], &aad(binding, kek), key.expose());
         Ok(WrappedKey { kek: kek.to_owned(), bytes })
     }
 
@@ -124,21 +140,24 @@ impl KeyEncryption for LocalKeys {
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
         let keyring = self.keyring();
-        let key = key(&keyring, &wrapped.kek)?;
-        let malformed = |message: &str| CryptoError::new(CryptoErrorKind::Malformed, message);
+        let (data_key, kek) = (binding.data_key, wrapped.kek.as_str());
+        let key = self.key(&keyring, kek)?;
+        let malformed = |what: &str| error(CryptoErrorKind::Malformed, no_data_key(data_key, kek, what));
         let body = match wrapped.bytes.split_first() {
             Some((&FORMAT, body)) => body,
             Some((format, _)) => return Err(malformed(&format!("unknown wrapped-key format {format}"))),
-            None => return Err(malformed("the wrapped key is empty")),
+            None => return Err(malformed("it is empty")),
         };
-        let plain = key.open(body, &aad(binding, &wrapped.kek)).map_err(|error| {
-            let message =
-                format!("data key {} does not open with {}: {error}", binding.data_key, wrapped.kek);
-            CryptoError::new(error.kind(), message)
+        let plain = key.open(body, &aad(binding, kek)).map_err(|failure| match failure.kind() {
+            CryptoErrorKind::Refused => {
+                let remedy = format!("put its former line back into {}", self.place());
+                error(CryptoErrorKind::Refused, does_not_open(data_key, kek, remedy))
+            }
+            _ => malformed(&failure.to_string()),
         })?;
-        let bytes: [u8; 32] =
-            plain.as_slice().try_into().map_err(|_| malformed("a wrapped key does not hold 32 bytes"))?;
-        Ok(DataKeyMaterial::from_bytes(bytes))
+        let bytes: &[u8; 32] =
+            plain.as_slice().try_into().map_err(|_| malformed("it does not hold 32 bytes"))?;
+        Ok(DataKeyMaterial::from_bytes(*bytes))
     }
 }
 
@@ -192,7 +211,10 @@ mod tests {
             assert_eq!(error.kind(), CryptoErrorKind::UnknownKey);
             assert_eq!(
                 error.to_string(),
-                format!("encryption key {kek:?} is not in the keyring; it has local:3")
+                format!(
+                    "local: encryption key {kek:?} is not in the keyring; it has local:3. Put its line back into the \
+                     option `key`; a key of another backend needs that one as [encryption.previous]"
+                )
             );
         }
     }
@@ -202,7 +224,25 @@ mod tests {
         let other = KeyBinding { scope: "other", ..BINDING };
         let error = backend().unwrap(&other, &golden()).await.unwrap_err();
         assert_eq!(error.kind(), CryptoErrorKind::Refused);
-        assert!(error.to_string().starts_with("data key 7 does not open with local:3: "), "{error}");
+        assert!(error.to_string().starts_with("local: data key 7 does not open with local:3: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_data_key_of_another_length_is_malformed_with_the_remedy() {
+        let backend = backend();
+        for length in [0, 16, 31, 33] {
+            let aead = Arc::clone(&backend.keyring());
+            let aead = aead.get(3).expect("it is there");
+            let bytes = aead.seal(&[FORMAT], &aad(&BINDING, "local:3"), &vec![0x5a; length]);
+            let wrapped = WrappedKey { kek: "local:3".into(), bytes };
+            let error = backend.unwrap(&BINDING, &wrapped).await.unwrap_err();
+            assert_eq!(error.kind(), CryptoErrorKind::Malformed);
+            assert_eq!(
+                error.to_string(),
+                "local: data key 7, wrapped by local:3, cannot be unwrapped: it does not hold 32 bytes. Restore the data \
+                 key's row from a backup of the database"
+            );
+        }
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokenward_crypto::KeyEncryption;
 use tokenward_crypto_local::{generate_key, local};
 use tokenward_plugin::{Registry, Section};
-use tokenward_testkit::crypto::KeyEncryptionFixture;
+use tokenward_testkit::crypto::{KeyEncryptionFixture, Remedies};
 use tokenward_types::{ExposeSecret, SecretString};
 
 struct Keyrings {
@@ -59,6 +59,10 @@ impl KeyEncryptionFixture for Keyrings {
 
     async fn foreign(&self) -> Arc<dyn KeyEncryption> {
         self.open(&[&generate_key(1)]).await
+    }
+
+    fn remedies(&self) -> Remedies {
+        Remedies { unknown: &["Put its line back into /"], wrong: "put its former line back into /" }
     }
 
     fn secrets(&self) -> Vec<Vec<u8>> {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde::Serialize;
 use tokenward_crypto::{
     CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, RemoteCalls,
-    WrappedKey,
+    WrappedKey, does_not_open, no_data_key,
 };
 use zeroize::Zeroizing;
 
@@ -88,7 +88,10 @@ impl OpenBaoKeys {
         let version = kek.rsplit_once(':').and_then(|(_, version)| version.parse().ok());
         version.filter(|version| *version > 0 && self.name(*version) == kek).ok_or_else(|| {
             let ours = format!("{KIND}:{}/{}:VERSION", self.mount, self.key);
-            let message = format!("encryption key {kek:?} is not of this backend, whose keys are {ours}");
+            let message = format!(
+                "encryption key {kek:?} is not of this backend, whose keys are {ours}. Set mount and key to those that it \
+                 has; a key of another backend needs that one as [encryption.previous]"
+            );
             self.calls.error(CryptoErrorKind::UnknownKey, message)
         })
     }
@@ -175,7 +178,11 @@ impl OpenBaoKeys {
     fn with_kek(&self, version: Option<u64>, error: CryptoError) -> CryptoError {
         match version {
             Some(version) if error.kind() == CryptoErrorKind::UnknownKey => {
-                CryptoError::new(error.kind(), format!("encryption key {:?}: {error}", self.name(version)))
+                let said = error.to_string();
+                // The backend stands before every message, and so before this one.
+                let said = said.strip_prefix(self.calls.service()).unwrap_or(&said);
+                let said = said.strip_prefix(": ").unwrap_or(said);
+                self.calls.error(error.kind(), format!("encryption key {:?}: {said}", self.name(version)))
             }
             _ => error,
         }
@@ -229,12 +236,8 @@ impl OpenBaoKeys {
         if !answer.is_success() {
             let operation = Operation { path: &path, version: Some(version), capability: "update" };
             let otherwise = |_: &Key| {
-                let message = format!(
-                    "data key {} does not open with {:?}: another key under the same name, or a ciphertext \
-                     that was altered, moved or replaced",
-                    binding.data_key,
-                    self.name(version)
-                );
+                let remedy = "restore it from a backup of the server";
+                let message = does_not_open(binding.data_key, &self.name(version), remedy);
                 self.calls.error(CryptoErrorKind::Refused, message)
             };
             return Err(self.explain(answer.status, &operation, otherwise).await);
@@ -245,7 +248,7 @@ impl OpenBaoKeys {
         if let Ok(KEY) = BASE64_STANDARD.decode_slice(plaintext.as_bytes(), &mut key[..]) {
             return Ok(DataKeyMaterial::from_bytes(std::array::from_fn(|index| key[index])));
         }
-        let message = format!("data key {} does not hold 32 bytes", binding.data_key);
+        let message = no_data_key(binding.data_key, &self.name(version), "it does not hold 32 bytes");
         Err(self.calls.error(CryptoErrorKind::Malformed, message))
     }
 
@@ -304,7 +307,7 @@ impl KeyEncryption for OpenBaoKeys {
     ) -> Result<DataKeyMaterial, CryptoError> {
         let version = self.version(&wrapped.kek)?;
         let malformed = |what: String| {
-            let message = format!("data key {} cannot be unwrapped: {what}", binding.data_key);
+            let message = no_data_key(binding.data_key, &wrapped.kek, what);
             Err(self.calls.error(CryptoErrorKind::Malformed, message))
         };
         let sealed = match wrapped.bytes.split_first() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 use support::{Transit, open};
 use tokenward_crypto::KeyEncryption;
-use tokenward_testkit::crypto::KeyEncryptionFixture;
+use tokenward_testkit::crypto::{KeyEncryptionFixture, Remedies};
 use tokenward_testkit::parts;
 
 async fn transit(test: &'static str) -> Option<Transit> {
@@ -39,6 +39,13 @@ impl KeyEncryptionFixture for Transit {
         self.delete_key().await;
         self.create_key().await;
         self.open().await
+    }
+
+    fn remedies(&self) -> Remedies {
+        Remedies {
+            unknown: &["min_decryption_version=1` brings it back", "Set mount and key to those that it has"],
+            wrong: "restore it from a backup of the server",
+        }
     }
 
     fn secrets(&self) -> Vec<Vec<u8>> {

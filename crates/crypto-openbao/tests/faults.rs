@@ -73,6 +73,9 @@ async fn garbage_is_not_taken_for_an_answer() {
 async fn a_key_of_the_wrong_length_is_malformed() {
     let (kind, message) = failure(|| Reply::Json(200, json!({"data": {"plaintext": "aHVudGVyMg=="}}))).await;
     assert_eq!(kind, CryptoErrorKind::Malformed, "{message}");
+    let says = "data key 7, wrapped by openbao:transit/tokenward:1, cannot be unwrapped: it does not hold 32 bytes. Restore the \
+                data key's row from a backup of the database";
+    assert!(message.starts_with("openbao: ") && message.contains(says), "{message}");
     let long = base64_of(33);
     let (kind, message) = failure(move || Reply::Json(200, json!({ "data": { "plaintext": long } }))).await;
     assert_eq!(kind, CryptoErrorKind::Malformed, "{message}");

@@ -186,6 +186,7 @@ async fn a_deleted_key_is_unknown_and_nothing_makes_another_in_its_place() {
     assert_eq!(error.kind(), CryptoErrorKind::UnknownKey, "{error}");
     let said = error.to_string();
     assert!(said.contains(&wrapped.kek) && said.contains("Restore it from a backup"), "{said}");
+    assert!(said.starts_with("openbao: ") && said.matches("openbao: ").count() == 1, "{said}");
     assert_wrap_fails(&*backend, &wrapped.kek, CryptoErrorKind::UnknownKey, "Restore it from a backup").await;
     let (status, _) = transit.admin.try_call("GET", &transit.key(), Value::Null).await;
     assert_eq!(status, 404, "the policy lets nobody make a key by encrypting");

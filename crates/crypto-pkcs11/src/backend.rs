@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokenward_crypto::{
     CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption, RemoteCalls,
-    WrappedKey,
+    WrappedKey, no_data_key,
 };
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -85,7 +85,7 @@ impl KeyEncryption for Pkcs11Keys {
     ) -> Result<DataKeyMaterial, CryptoError> {
         let version = self.keys.version(&wrapped.kek)?;
         let malformed = |what: String| {
-            let message = format!("data key {} cannot be unwrapped: {what}", binding.data_key);
+            let message = no_data_key(binding.data_key, &wrapped.kek, what);
             Err(self.calls.error(CryptoErrorKind::Malformed, message))
         };
         let sealed: [u8; SEALED] = match wrapped.bytes.split_first() {

@@ -6,7 +6,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
-use tokenward_crypto::{CryptoError, CryptoErrorKind};
+use tokenward_crypto::{CryptoError, CryptoErrorKind, does_not_open, no_data_key};
 use zeroize::Zeroizing;
 
 use crate::errors::{is_refusal, may_be_refusal};
@@ -51,7 +51,10 @@ impl Keys {
         let version = kek.rsplit_once(':').and_then(|(_, version)| version.parse().ok());
         version.filter(|version| *version > 0 && self.name(*version) == kek).ok_or_else(|| {
             let ours = format!("{KIND}:{}:VERSION", self.label);
-            let message = format!("encryption key {kek:?} is not of this backend, whose keys are {ours}");
+            let message = format!(
+                "encryption key {kek:?} is not of this backend, whose keys are {ours}. Set key_label to the label that \
+                 it has; a key of another backend needs that one as [encryption.previous]"
+            );
             self.hsm.say(CryptoErrorKind::UnknownKey, message)
         })
     }
@@ -235,11 +238,8 @@ impl Keys {
         self.hsm.with_session(|session| {
             let handle = self.find(session, version)?;
             let refused = || {
-                let message = format!(
-                    "data key {data_key} does not open with {:?}: another key under the same name, or a ciphertext \
-                     that was altered, moved or replaced",
-                    self.name(version)
-                );
+                let message =
+                    does_not_open(data_key, &self.name(version), "restore it from the HSM's backup");
                 self.hsm.say(CryptoErrorKind::Refused, message)
             };
             let plain = match self.decrypt(session, handle, aad, sealed) {
@@ -257,7 +257,7 @@ impl Keys {
                 Err(error) => return Err(self.hsm.error(&error)),
             };
             let key: &[u8; KEY] = plain.as_slice().try_into().map_err(|_| {
-                let message = format!("data key {data_key} does not hold 32 bytes");
+                let message = no_data_key(data_key, &self.name(version), "it does not hold 32 bytes");
                 self.hsm.say(CryptoErrorKind::Malformed, message)
             })?;
             Ok(Zeroizing::new(*key))

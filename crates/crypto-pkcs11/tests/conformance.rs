@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use support::{PIN, Token};
 use tokenward_crypto::KeyEncryption;
-use tokenward_testkit::crypto::KeyEncryptionFixture;
+use tokenward_testkit::crypto::{KeyEncryptionFixture, Remedies};
 use tokenward_testkit::parts;
 
 fn token(test: &'static str) -> Ready<Option<Token>> {
@@ -38,6 +38,13 @@ impl KeyEncryptionFixture for Token {
         self.delete("01");
         self.make("01");
         self.open().await
+    }
+
+    fn remedies(&self) -> Remedies {
+        Remedies {
+            unknown: &["Restore it from the HSM's backup", "Set key_label to the label that it has"],
+            wrong: "restore it from the HSM's backup",
+        }
     }
 
     fn secrets(&self) -> Vec<Vec<u8>> {

@@ -42,6 +42,7 @@ mod error;
 mod key;
 mod key_encryption;
 mod remote;
+mod unwrapping;
 
 pub use aad::Aad;
 pub use aead::Aead;
@@ -50,3 +51,4 @@ pub use error::{CryptoError, CryptoErrorKind};
 pub use key::DataKeyMaterial;
 pub use key_encryption::{KekStatus, KeyBinding, KeyEncryption, WrappedKey};
 pub use remote::{CallPolicy, RemoteCalls, service_address};
+pub use unwrapping::{does_not_open, no_data_key};

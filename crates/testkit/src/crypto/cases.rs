@@ -2,10 +2,10 @@
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a case fails by panicking")]
 
 use tokenward_crypto::{
-    CryptoErrorKind, DataKeyMaterial, INSTALLATION_SCOPE, KeyBinding, KeyEncryption, WrappedKey,
+    CryptoError, CryptoErrorKind, DataKeyMaterial, INSTALLATION_SCOPE, KeyBinding, KeyEncryption, WrappedKey,
 };
 
-use super::KeyEncryptionFixture;
+use super::{KeyEncryptionFixture, Remedies};
 
 const BINDING: KeyBinding<'_> = KeyBinding { installation: "inst-1", scope: "acme", data_key: 7 };
 
@@ -31,19 +31,44 @@ async fn assert_unwraps(backend: &dyn KeyEncryption, binding: &KeyBinding<'_>, w
     assert_eq!(key.expose(), data_key().expose(), "another data key came back");
 }
 
+/// What is done about a damaged row, whatever the backend.
+const RESTORE: &str = "the data key's row from a backup of the database";
+
+/// The message names backend and key, and what the operator does.
+fn assert_told(backend: &dyn KeyEncryption, kek: &str, error: &CryptoError, remedies: Remedies) {
+    let said = error.to_string();
+    let kind = backend.kind();
+    assert!(said.starts_with(&format!("{kind}: ")), "the message must begin with {kind}: {said}");
+    assert!(said.contains(kek), "the message must name {kek}: {said}");
+    let helps = match error.kind() {
+        CryptoErrorKind::UnknownKey => remedies.unknown.iter().any(|remedy| said.contains(remedy)),
+        CryptoErrorKind::Refused => said.contains(remedies.wrong) && said.contains(RESTORE),
+        _ => said.contains(RESTORE),
+    };
+    assert!(helps, "the message must tell the remedy: {said}");
+}
+
 async fn refusal(
     backend: &dyn KeyEncryption,
     binding: &KeyBinding<'_>,
     wrapped: &WrappedKey,
+    remedies: Remedies,
 ) -> CryptoErrorKind {
     let error = backend.unwrap(binding, wrapped).await.expect_err("the backend must refuse this");
     assert!(!error.is_retryable(), "trying again cannot help: {error}");
+    assert_told(backend, &wrapped.kek, &error, remedies);
     error.kind()
 }
 
-async fn assert_bytes_refused(backend: &dyn KeyEncryption, wrapped: &WrappedKey, bytes: Vec<u8>, what: &str) {
+async fn assert_bytes_refused(
+    backend: &dyn KeyEncryption,
+    wrapped: &WrappedKey,
+    bytes: Vec<u8>,
+    what: &str,
+    remedies: Remedies,
+) {
     let altered = WrappedKey { kek: wrapped.kek.clone(), bytes };
-    let kind = refusal(backend, &BINDING, &altered).await;
+    let kind = refusal(backend, &BINDING, &altered, remedies).await;
     // Which of these depends on the byte: a format byte, a key's version or the ciphertext.
     let refused = [CryptoErrorKind::Refused, CryptoErrorKind::Malformed, CryptoErrorKind::UnknownKey];
     assert!(refused.contains(&kind), "{what}: {kind:?}");
@@ -53,13 +78,14 @@ async fn assert_binding_refused(fixture: &dyn KeyEncryptionFixture, other: KeyBi
     let backend = fixture.backend().await;
     let wrapped = wrap(&*backend).await;
     assert_unwraps(&*backend, &BINDING, &wrapped).await;
-    assert_eq!(refusal(&*backend, &other, &wrapped).await, CryptoErrorKind::Refused);
+    let kind = refusal(&*backend, &other, &wrapped, fixture.remedies()).await;
+    assert_eq!(kind, CryptoErrorKind::Refused);
 }
 
-async fn assert_unknown(backend: &dyn KeyEncryption, wrapped: &WrappedKey) {
+async fn assert_unknown(backend: &dyn KeyEncryption, wrapped: &WrappedKey, remedies: Remedies) {
     let error = backend.unwrap(&BINDING, wrapped).await.expect_err("the backend must not know this key");
     assert_eq!(error.kind(), CryptoErrorKind::UnknownKey, "{error}");
-    assert!(error.to_string().contains(&wrapped.kek), "the message must name {}: {error}", wrapped.kek);
+    assert_told(backend, &wrapped.kek, &error, remedies);
 }
 
 /// Wrapping and unwrapping gives the same bytes, for a tenant and for the installation.
@@ -99,7 +125,14 @@ pub async fn every_altered_byte_is_refused(fixture: &dyn KeyEncryptionFixture) {
     for index in 0..wrapped.bytes.len() {
         let mut bytes = wrapped.bytes.clone();
         bytes[index] ^= 1 << (index % 8);
-        assert_bytes_refused(&*backend, &wrapped, bytes, &format!("byte {index} altered")).await;
+        assert_bytes_refused(
+            &*backend,
+            &wrapped,
+            bytes,
+            &format!("byte {index} altered"),
+            fixture.remedies(),
+        )
+        .await;
     }
 }
 
@@ -109,7 +142,14 @@ pub async fn every_truncation_is_refused(fixture: &dyn KeyEncryptionFixture) {
     let wrapped = wrap(&*backend).await;
     for length in 0..wrapped.bytes.len() {
         let bytes = wrapped.bytes[..length].to_vec();
-        assert_bytes_refused(&*backend, &wrapped, bytes, &format!("cut to {length} bytes")).await;
+        assert_bytes_refused(
+            &*backend,
+            &wrapped,
+            bytes,
+            &format!("cut to {length} bytes"),
+            fixture.remedies(),
+        )
+        .await;
     }
 }
 
@@ -118,7 +158,7 @@ pub async fn an_extension_is_refused(fixture: &dyn KeyEncryptionFixture) {
     let backend = fixture.backend().await;
     let wrapped = wrap(&*backend).await;
     let bytes = [&wrapped.bytes[..], &[0]].concat();
-    assert_bytes_refused(&*backend, &wrapped, bytes, "a byte more").await;
+    assert_bytes_refused(&*backend, &wrapped, bytes, "a byte more", fixture.remedies()).await;
 }
 
 /// A wrapped key of another installation is of no use.
@@ -131,7 +171,7 @@ pub async fn another_scope_is_refused(fixture: &dyn KeyEncryptionFixture) {
     let backend = fixture.backend().await;
     let wrapped = wrap(&*backend).await;
     for scope in ["other", "Acme", "", INSTALLATION_SCOPE] {
-        let kind = refusal(&*backend, &KeyBinding { scope, ..BINDING }, &wrapped).await;
+        let kind = refusal(&*backend, &KeyBinding { scope, ..BINDING }, &wrapped, fixture.remedies()).await;
         assert_eq!(kind, CryptoErrorKind::Refused, "{scope:?}");
     }
 }
@@ -174,7 +214,7 @@ pub async fn the_named_key_wraps_and_not_the_newest(fixture: &dyn KeyEncryptionF
     assert_eq!(wrapped.kek, old);
     assert_unwraps(&*rotated, &BINDING, &wrapped).await;
     let retired = fixture.retired().await;
-    assert_unknown(&*retired, &wrapped).await;
+    assert_unknown(&*retired, &wrapped, fixture.remedies()).await;
 }
 
 /// A key that is not here does not wrap, and no other takes its place.
@@ -183,7 +223,7 @@ pub async fn a_key_that_is_not_here_does_not_wrap(fixture: &dyn KeyEncryptionFix
     for kek in [format!("{}:999999", backend.kind()), "no-such-kind:1".to_owned()] {
         let error = backend.wrap(&kek, &BINDING, &data_key()).await.expect_err("there is no such key");
         assert_eq!(error.kind(), CryptoErrorKind::UnknownKey, "{error}");
-        assert!(error.to_string().contains(&kek), "the message must name {kek}: {error}");
+        assert_told(&*backend, &kek, &error, fixture.remedies());
     }
 }
 
@@ -225,7 +265,7 @@ pub async fn a_removed_key_is_an_unknown_key(fixture: &dyn KeyEncryptionFixture)
     let old = wrap(&*fixture.backend().await).await;
     let new = wrap(&*fixture.rotated().await).await;
     let retired = fixture.retired().await;
-    assert_unknown(&*retired, &old).await;
+    assert_unknown(&*retired, &old, fixture.remedies()).await;
     assert_unwraps(&*retired, &BINDING, &new).await;
     let status = retired.status().await.expect("the backend tells its keys");
     assert!(!status.available.contains(&old.kek), "{status:?} still has {}", old.kek);
@@ -236,7 +276,7 @@ pub async fn a_key_that_never_was_is_an_unknown_key(fixture: &dyn KeyEncryptionF
     let backend = fixture.backend().await;
     let wrapped = wrap(&*backend).await;
     let kek = format!("{}:999999", backend.kind());
-    assert_unknown(&*backend, &WrappedKey { kek, ..wrapped }).await;
+    assert_unknown(&*backend, &WrappedKey { kek, ..wrapped }, fixture.remedies()).await;
 }
 
 /// A name of another kind, as after a change of backends, even if the part after the kind is known.
@@ -245,7 +285,7 @@ pub async fn another_backends_key_is_an_unknown_key(fixture: &dyn KeyEncryptionF
     let wrapped = wrap(&*backend).await;
     let name = wrapped.kek.split_once(':').map_or("", |(_, name)| name);
     let kek = format!("no-such-kind:{name}");
-    assert_unknown(&*backend, &WrappedKey { kek, bytes: wrapped.bytes.clone() }).await;
+    assert_unknown(&*backend, &WrappedKey { kek, bytes: wrapped.bytes.clone() }, fixture.remedies()).await;
 }
 
 /// The wrong keyring is told apart from a keyring that lacks a key.
@@ -254,7 +294,8 @@ pub async fn another_key_of_the_same_name_is_refused(fixture: &dyn KeyEncryption
     let foreign = fixture.foreign().await;
     let status = foreign.status().await.expect("the backend tells its keys");
     assert!(status.available.contains(&wrapped.kek), "the fixture must give a key of the same name");
-    assert_eq!(refusal(&*foreign, &BINDING, &wrapped).await, CryptoErrorKind::Refused);
+    let kind = refusal(&*foreign, &BINDING, &wrapped, fixture.remedies()).await;
+    assert_eq!(kind, CryptoErrorKind::Refused);
 }
 
 /// What status says is what wrapping does.

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokenward_crypto::{
     Aad, Aead, CryptoError, CryptoErrorKind, DataKeyMaterial, KekStatus, KeyBinding, KeyEncryption,
-    WrappedKey,
+    WrappedKey, does_not_open, no_data_key,
 };
 
-use super::{KeyEncryptionFixture, cases};
+use super::{KeyEncryptionFixture, Remedies, cases};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Careless {
@@ -39,6 +39,12 @@ enum Careless {
     Removal,
     /// Calls every failure an unknown key.
     Kinds,
+    /// Says of no error which backend it is from.
+    Nameless,
+    /// Says of no error which key it concerns.
+    Keyless,
+    /// Says of no error what to do.
+    Helpless,
     /// Lists the newest key alone.
     Status,
     /// Leaves its kind out of its keys' names.
@@ -95,12 +101,25 @@ impl Keys {
     fn find(&self, kek: &str) -> Result<Aead, CryptoError> {
         let ring = self.ring();
         let found = ring.iter().find(|(version, _)| self.name(*version) == kek);
-        found.map(|(_, bytes)| Aead::new(&DataKeyMaterial::from_bytes(*bytes))).ok_or_else(|| unknown(kek))
+        found
+            .map(|(_, bytes)| Aead::new(&DataKeyMaterial::from_bytes(*bytes)))
+            .ok_or_else(|| self.unknown(kek))
     }
-}
 
-fn unknown(kek: &str) -> CryptoError {
-    CryptoError::new(CryptoErrorKind::UnknownKey, format!("unknown key {kek}"))
+    fn unknown(&self, kek: &str) -> CryptoError {
+        self.error(CryptoErrorKind::UnknownKey, kek, format!("no key {kek}. Find it"), "no key")
+    }
+
+    /// `brief` is what a backend that is of no help says of it.
+    fn error(&self, kind: CryptoErrorKind, kek: &str, message: String, brief: &str) -> CryptoError {
+        let message = match self.careless {
+            Careless::Nameless => message,
+            Careless::Keyless => format!("fake: {}", message.replace(kek, "it")),
+            Careless::Helpless => format!("fake: {kek}: {brief}"),
+            _ => format!("fake: {message}"),
+        };
+        CryptoError::new(kind, message)
+    }
 }
 
 #[async_trait]
@@ -148,8 +167,12 @@ impl KeyEncryption for Keys {
         binding: &KeyBinding<'_>,
         wrapped: &WrappedKey,
     ) -> Result<DataKeyMaterial, CryptoError> {
-        let malformed = || CryptoError::new(CryptoErrorKind::Malformed, "malformed");
-        let key = self.find(&wrapped.kek)?;
+        let (data_key, kek) = (binding.data_key, wrapped.kek.as_str());
+        let malformed = || {
+            let message = no_data_key(data_key, kek, "it is malformed");
+            self.error(CryptoErrorKind::Malformed, kek, message, "malformed")
+        };
+        let key = self.find(kek)?;
         let mut bytes = &wrapped.bytes[..];
         if self.careless == Careless::Plain {
             let mut key = [0; 32];
@@ -160,9 +183,14 @@ impl KeyEncryption for Keys {
             bytes = &bytes[..bytes.len().min(61)];
         }
         let body = bytes.strip_prefix(HEADER).ok_or_else(malformed)?;
-        let plain = key
-            .open(body, &self.aad(binding))
-            .map_err(|error| if self.careless == Careless::Kinds { unknown(&wrapped.kek) } else { error })?;
+        let plain = key.open(body, &self.aad(binding)).map_err(|error| match error.kind() {
+            _ if self.careless == Careless::Kinds => self.unknown(kek),
+            CryptoErrorKind::Refused => {
+                let message = does_not_open(data_key, kek, "find the former");
+                self.error(CryptoErrorKind::Refused, kek, message, "refused")
+            }
+            _ => malformed(),
+        })?;
         Ok(DataKeyMaterial::from_bytes(plain.as_slice().try_into().map_err(|_| malformed())?))
     }
 }
@@ -218,6 +246,10 @@ impl KeyEncryptionFixture for Fixture {
         self.keys(&[(1, 0xb1)])
     }
 
+    fn remedies(&self) -> Remedies {
+        Remedies { unknown: &["Find it"], wrong: "find the former" }
+    }
+
     fn secrets(&self) -> Vec<Vec<u8>> {
         vec![vec![0xa1; 32]]
     }
@@ -253,9 +285,9 @@ must_fail! {
     another_instance_with_the_same_keys_unwraps: Restart;
     the_same_key_wrapped_twice_differs: Plain;
     a_wrapped_key_does_not_show_the_data_key: Plain;
-    every_altered_byte_is_refused: Plain;
-    every_truncation_is_refused: Plain;
-    an_extension_is_refused: Plain, Extension;
+    every_altered_byte_is_refused: Plain, Nameless, Keyless, Helpless;
+    every_truncation_is_refused: Plain, Nameless, Keyless, Helpless;
+    an_extension_is_refused: Plain, Extension, Nameless, Keyless, Helpless;
     another_installation_is_refused: Plain, Binding, Kinds;
     another_scope_is_refused: Plain, Binding, Kinds;
     another_data_key_id_is_refused: Plain, Binding, Kinds;
@@ -263,11 +295,13 @@ must_fail! {
     an_old_key_still_unwraps_after_a_rotation: Rotation;
     the_newest_key_wraps_and_unwraps: StillOld;
     the_named_key_wraps_and_not_the_newest: Named;
-    a_key_that_is_not_here_does_not_wrap: Named;
+    a_key_that_is_not_here_does_not_wrap: Named, Nameless, Keyless, Helpless;
     status_is_asked_anew_at_each_call: Stale;
     a_created_version_is_the_newest_or_the_remedy_is_told: Created, Speechless;
-    a_removed_key_is_an_unknown_key: Removal;
-    another_key_of_the_same_name_is_refused: Plain, Kinds;
+    a_removed_key_is_an_unknown_key: Removal, Nameless, Keyless, Helpless;
+    a_key_that_never_was_is_an_unknown_key: Nameless, Keyless, Helpless;
+    another_backends_key_is_an_unknown_key: Nameless, Keyless, Helpless;
+    another_key_of_the_same_name_is_refused: Plain, Kinds, Nameless, Keyless, Helpless;
     status_names_the_newest_key_and_every_available_one: Status;
     every_kek_starts_with_the_kind: Prefix;
     debug_shows_no_secret: Debug;

@@ -34,9 +34,21 @@ pub trait KeyEncryptionFixture: Send + Sync {
     /// A backend of the same kind whose keys have the same names as those of [`Self::backend`], but are others.
     async fn foreign(&self) -> Arc<dyn KeyEncryption>;
 
+    /// The remedies that the backend's messages about a key give.
+    fn remedies(&self) -> Remedies;
+
     /// The secrets that [`Self::backend`] holds, such as keys or credentials, in every form in which it was given them: at
     /// least one.
     fn secrets(&self) -> Vec<Vec<u8>>;
+}
+
+/// What an operator does about a key, in words of the backend's messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Remedies {
+    /// About a key that is not here: each message about one holds one of these.
+    pub unknown: &'static [&'static str],
+    /// About a key that is not the one that wrapped.
+    pub wrong: &'static str,
 }
 
 /// One named test per case of the contract, in a module `$name`. `$constructor` is an async function of the calling module

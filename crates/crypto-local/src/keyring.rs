@@ -122,10 +122,10 @@ fn parse_key(text: &str) -> Result<DataKeyMaterial, String> {
     let length = BASE64_STANDARD
         .decode_slice(text, &mut buffer)
         .map_err(|_| "holds a key that is not base64 (RFC 4648, section 4, with padding)")?;
-    let bytes: [u8; KEY_LENGTH] = buffer[..length]
+    let bytes: &[u8; KEY_LENGTH] = buffer[..length]
         .try_into()
         .map_err(|_| format!("holds a key of {length} bytes, but a key has {KEY_LENGTH}"))?;
-    Ok(DataKeyMaterial::from_bytes(bytes))
+    Ok(DataKeyMaterial::from_bytes(*bytes))
 }
 
 fn check_against(former: &[Line], line: Line) -> Result<Line, String> {

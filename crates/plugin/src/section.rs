@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
+use zeroize::Zeroizing;
 
 use crate::Problems;
 use crate::lenient::Lenient;
@@ -136,22 +137,24 @@ pub fn read_secret(
     match (value, file) {
         (Some(value), None) if value.expose_secret().is_empty() => problems.add(at, "must not be empty"),
         (Some(value), None) => return Ok(value),
-        (None, Some(path)) => match read_file(path).and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))
-        }) {
-            Ok(text) => {
-                let secret = SecretString::from(text.strip_suffix('\n').unwrap_or(&text));
-                if !secret.expose_secret().is_empty() {
-                    return Ok(secret);
-                }
-                problems.add(format!("{at}_file"), format!("{} is empty", path.display()));
-            }
+        (None, Some(path)) => match read_text(path) {
+            Ok(secret) => return Ok(secret),
             Err(message) => problems.add(format!("{at}_file"), message),
         },
         (Some(_), Some(_)) => problems.add(&at, format!("give {key} or {key}_file, not both")),
         (None, None) => problems.add(&at, format!("is missing: give {key} or {key}_file")),
     }
     Err(problems)
+}
+
+fn read_text(path: &Path) -> Result<SecretString, String> {
+    // Wiped however this ends: what is no text may be a secret all the same.
+    let bytes = Zeroizing::new(read_file(path)?);
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+    match text.strip_suffix('\n').unwrap_or(text) {
+        "" => Err(format!("{} is empty", path.display())),
+        secret => Ok(SecretString::from(secret)),
+    }
 }
 
 /// A file's bytes, at most 64 KiB.

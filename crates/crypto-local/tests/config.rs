@@ -90,6 +90,37 @@ fn a_world_readable_file_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn a_file_in_the_folder_that_systemd_names_may_show_group_bits() {
+    const FILE: &str = "KEY_FILE_OF_THE_CHILD";
+    // The environment belongs to a process, so that each answer is that of a child of its own: this test again.
+    if let Some(path) = std::env::var_os(FILE) {
+        let path = PathBuf::from(path);
+        println!("<{}>", check(&json!({ "key_file": path })).err().unwrap_or_else(|| "taken".to_owned()));
+        return;
+    }
+    let (folder, other) = (folder(), self::folder());
+    let path = file(&folder, key());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).expect("it is ours");
+    let answer = |credentials: Option<&std::path::Path>| {
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
+        child.args(["--exact", "a_file_in_the_folder_that_systemd_names_may_show_group_bits", "--nocapture"]);
+        child.env(FILE, &path).env_remove("CREDENTIALS_DIRECTORY");
+        child.envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", folder)));
+        let output = child.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).expect("it is text");
+        let (_, said) = said.split_once('<').expect("it answers");
+        said.split_once('>').expect("it answers").0.to_owned()
+    };
+    let shown = path.display();
+    let refused =
+        format!("encryption.key_file: {shown} is open to group or others (mode 0440): chmod 600 {shown}");
+    assert_eq!(answer(Some(folder.path())), "taken");
+    assert_eq!(answer(Some(other.path())), refused);
+    assert_eq!(answer(None), refused);
+}
+
+#[test]
 fn an_empty_keyring_says_how_to_make_a_key() {
     let folder = folder();
     let hint = "holds no key: `tokenward key generate` makes one";

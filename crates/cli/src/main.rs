@@ -30,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     process::forbid_core_dumps();
+    if matches!(args.command, commands::Command::Serve(_)) {
+        process::hide_memory();
+    }
     runtime::install_crypto();
     telemetry::install_panic_hook();
     runtime::run(&args.command, commands::run(&args.command))

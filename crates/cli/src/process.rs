@@ -13,6 +13,20 @@ pub(crate) fn forbid_core_dumps() {
     }
 }
 
+/// Keeps the memory from everybody but the machine's administrator, as a debugger or a file below `/proc` would show it, and
+/// from core dumps where they go to a program: Linux asks no limit there.
+#[cfg(target_os = "linux")]
+pub(crate) fn hide_memory() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        // Logging is not set up yet, and no kernel is known that refuses it.
+        eprintln!("the memory cannot be kept from debuggers: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hide_memory() {}
+
 /// Host and process.
 pub(crate) fn describe() -> String {
     let host = host_name(Path::new("/proc/sys/kernel/hostname"));
@@ -34,6 +48,14 @@ mod tests {
         forbid_core_dumps();
         let limit = rustix::process::getrlimit(Resource::Core);
         assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_memory_is_hidden() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        hide_memory();
+        assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
     }
 
     #[test]

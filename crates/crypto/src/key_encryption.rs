@@ -54,6 +54,9 @@ pub struct KekStatus {
 /// Wraps data keys. A backend's keys never leave it, and its Debug shows none of them. Which of its keys wraps is no state of
 /// the backend: the database says it, and every call names it.
 ///
+/// Whatever is wrong with a wrapped key or with the key that it names, the message names the backend and that key, and tells what
+/// the operator does ([`crate::does_not_open`], [`crate::no_data_key`]).
+///
 /// Each sentence of this contract is a case of `tokenward_testkit::key_encryption_conformance!`.
 #[async_trait]
 pub trait KeyEncryption: Send + Sync + fmt::Debug {

@@ -19,6 +19,8 @@ pub(crate) enum Source {
     ProcessList,
     /// The database's files, or all of its rows.
     Database,
+    /// The files in which answers wait that the database could not take.
+    Journal,
     /// What a server says that cannot start.
     FailedStart,
 }

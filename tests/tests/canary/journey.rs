@@ -1,10 +1,11 @@
 //! One installation's life with every secret known: what works, and what fails.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tokenward_api::admin::v1::GetTenantRequest;
+use tokenward_api::admin::v1::{GetTenantRequest, RefreshConnectionRequest};
 use tokenward_hubspot_sim::{Endpoint, Fault, FaultKind, GrantRequest, Overlap};
-use tokenward_tests::{Clients, Consent, Database, Finished, Landed, Tokenward, Walk, World, get_token};
+use tokenward_tests::{Clients, Consent, Database, Finished, Landed, Sql, Tokenward, Walk, World, get_token};
 use tonic::Status;
 use url::Url;
 
@@ -239,6 +240,42 @@ impl Journey {
         self.refresh(true).await;
     }
 
+    /// The database takes no answer of the vendor, which waits in the journal until it does.
+    pub(crate) async fn fail_to_store(&mut self) {
+        let mut sql = Sql::open(&self.world.database).await;
+        let connection_id = self.world.connection(TENANT, World::HUB_ID).await;
+        let sim = self.world.sim.handle();
+        // The table goes while the vendor thinks.
+        sim.add_fault(Fault::new(FaultKind::Latency { ms: 1000 }).on_refresh());
+        let asked = sim.stats().refreshes;
+        let mut connections = self.world.operator().connections();
+        let request = RefreshConnectionRequest { tenant_id: TENANT.to_owned(), connection_id };
+        let (refreshed, ()) = tokio::join!(connections.refresh_connection(request), async {
+            assert!(self.world.wait_until(|| self.world.sim.handle().stats().refreshes > asked).await);
+            sql.run("ALTER TABLE connections RENAME TO connections_gone").await;
+        });
+        sim.clear_faults();
+        if let Err(status) = refreshed {
+            self.refusal(&status);
+        }
+        let journal = self.world.settings.journal_dir();
+        let waits =
+            self.world.wait_until(|| files(journal).iter().any(|(name, bytes)| is_entry(name, bytes)));
+        assert!(waits.await, "no answer waits in the journal");
+        self.journal("while an answer waits");
+        sql.run("ALTER TABLE connections_gone RENAME TO connections").await;
+        self.world.server().process.stderr.wait_for_text("a refreshed token is stored at last").await;
+        self.journal("after it was stored");
+        let shown = self.asked(World::HUB_ID, "--show-token --output json").run().await.json();
+        self.secrets.add("access token that waited", shown["access_token"].as_str().unwrap());
+    }
+
+    fn journal(&mut self, when: &str) {
+        for (name, bytes) in files(self.world.settings.journal_dir()) {
+            self.evidence.add(Source::Journal, format!("{name} {when}"), bytes);
+        }
+    }
+
     /// Looks everywhere, stops, looks again, and fails to start.
     pub(crate) async fn end(mut self) -> (Evidence, Secrets, Secrets) {
         for path in ["metrics", "livez", "readyz"] {
@@ -253,6 +290,7 @@ impl Journey {
         self.evidence.add(Source::ServerLog, "standard output", ended.stdout);
         self.evidence.add(Source::ServerLog, "standard error", ended.stderr);
         self.database("after the server has stopped").await;
+        self.journal("after the server has stopped");
         for hub_id in [World::HUB_ID, World::OTHER_HUB_ID, IMPORTED, 5_000_003] {
             for family in self.world.sim.handle().grants(hub_id) {
                 for token in family.refresh_tokens {
@@ -367,6 +405,17 @@ impl Journey {
         self.evidence.add(Source::ProcessList, "a command", finished.call.clone());
         self.evidence.add(Source::CommandLine, finished.call, finished.stdout + &finished.stderr);
     }
+}
+
+/// The names of a folder's files, and what is in them.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    files.map(|file| (file.file_name().display().to_string(), std::fs::read(file.path()).unwrap())).collect()
+}
+
+/// Whether a file of a journal holds an answer; what is free begins with zeros.
+fn is_entry(name: &str, bytes: &[u8]) -> bool {
+    name.ends_with(".slot") && !bytes.is_empty() && !bytes.starts_with(&[0; 4])
 }
 
 /// A password in the URL, which a server that trusts this machine does not ask for.

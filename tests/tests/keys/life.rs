@@ -1,5 +1,6 @@
 //! One installation through rotation, new data keys, verification and retirement, while callers and refreshes go on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -56,6 +57,16 @@ async fn call(service: &Clients, operator: &Clients, tenant: &str, connection: &
     refreshed.unwrap_or_else(|status| panic!("no refresh of {tenant}: {status:?}"));
 }
 
+/// The identifier of the data key that seals, by scope.
+async fn active_data_keys(world: &World) -> BTreeMap<String, i64> {
+    let all = key(world, "status --data-keys").await.json();
+    let active = all["data_keys"].as_array().unwrap().iter().filter(|key| key["state"] == "active");
+    let of = |key: &serde_json::Value| {
+        (key["scope"].as_str().unwrap().to_owned(), key["data_key_id"].as_i64().unwrap())
+    };
+    active.map(of).collect()
+}
+
 async fn a_whole_life(database: Database) {
     let mut world = with_tenants(database, TENANTS).await;
     let keyring = world.folder.file("tokenward.key");
@@ -80,8 +91,17 @@ async fn a_whole_life(database: Database) {
 
     let rotated = finished(key(&world, "rotate-data").await);
     assert_eq!((&rotated["kind"], &rotated["skipped_count"]), (&"rotate_data".into(), &0.into()));
+    let before = active_data_keys(&world).await;
+    assert_eq!(before.len(), usize::try_from(TENANTS).unwrap() + 1, "each tenant's and the installation's");
     let only = finished(key(&world, &format!("rotate-data --tenant {}", tenant(0))).await);
     assert_eq!(only["tenant_id"], tenant(0));
+    let after = active_data_keys(&world).await;
+    assert!(after[&tenant(0)] > before[&tenant(0)], "{before:?} became {after:?}");
+    let of_others = |mut keys: BTreeMap<String, i64>| {
+        keys.remove(&tenant(0));
+        keys
+    };
+    assert_eq!(of_others(after), of_others(before), "the others keep theirs");
     let checked = finished(key(&world, "verify").await);
     assert_eq!(checked["skipped_count"], 0);
     let calls = traffic.end().await;

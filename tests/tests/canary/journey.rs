@@ -242,6 +242,8 @@ impl Journey {
 
     /// The database takes no answer of the vendor, which waits in the journal until it does.
     pub(crate) async fn fail_to_store(&mut self) {
+        // Nothing may be throttled any more by what failed before.
+        self.refresh(true).await;
         let mut sql = Sql::open(&self.world.database).await;
         let connection_id = self.world.connection(TENANT, World::HUB_ID).await;
         let sim = self.world.sim.handle();

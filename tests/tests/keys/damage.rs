@@ -1,7 +1,9 @@
 //! Somebody who writes to the database: each damage stops its own connection alone, is found by `key verify`, and heals.
 
+use tokenward_api::admin::v1::RefreshConnectionRequest;
+use tokenward_api::v1::{GetTokenRequest, GetTokenResponse};
 use tokenward_tests::{Database, Sql, World};
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::world::{assert_everything_opens, finished, key, tenant, with_tenants};
@@ -86,6 +88,84 @@ async fn every_damage_is_refused_found_and_heals_on_sqlite() {
 async fn every_damage_is_refused_found_and_heals_on_postgresql() {
     let Some(database) = Database::postgres().await else { return };
     every_damage_is_refused_found_and_heals(database).await;
+}
+
+/// Asks for a tenant's token of one account.
+async fn of_account(world: &World, account: u64) -> Result<GetTokenResponse, Status> {
+    let request = GetTokenRequest {
+        tenant_id: tenant(0),
+        account_id: account.to_string(),
+        ..GetTokenRequest::default()
+    };
+    Ok(world.service().tokens().get_token(request).await?.into_inner())
+}
+
+/// One tenant's connections share a data key: what keeps their ciphertexts apart is the record that each is bound to.
+#[tokio::test(flavor = "multi_thread")]
+async fn ciphertexts_that_two_connections_of_one_tenant_exchange_open_nowhere() {
+    let mut world = with_tenants(Database::sqlite(), 1).await;
+    let accounts = [World::HUB_ID, World::OTHER_HUB_ID, 5_000_000];
+    for account in &accounts[..2] {
+        world.connect(&tenant(0), *account).await;
+    }
+    let mut sql = Sql::open(&world.database).await;
+    let both = format!("account_id IN ('{}', '{}')", accounts[0], accounts[1]);
+    let fences = format!("(SELECT DISTINCT grant_fence FROM connections WHERE {both}) AS fences");
+    assert_eq!(sql.count(&fences).await, 1, "nothing but the record tells them apart");
+    let keys = sql.count("data_keys WHERE scope = 'tenant-0'").await;
+    assert_eq!(keys, 1, "they share their data key");
+    let put = |whose: &str| {
+        format!(
+            "UPDATE connections SET access_token = (SELECT kept.access_token FROM kept \
+             WHERE kept.account_id {whose} connections.account_id) WHERE {both}"
+        )
+    };
+    let mut served = Vec::new();
+    for account in accounts {
+        served.push(of_account(&world, account).await.unwrap().access_token);
+    }
+    let keep = "CREATE TEMPORARY TABLE kept AS SELECT account_id, access_token FROM connections WHERE";
+    sql.run(&format!("{keep} {both}")).await;
+    sql.run(&put("<>")).await;
+    // Memory knows better; a restarted server has to open what is stored.
+    world.restart().await;
+    for account in &accounts[..2] {
+        let refused = of_account(&world, *account).await.unwrap_err();
+        let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
+        assert_eq!((refused.code(), reason.as_deref()), (Code::DataLoss, Some("STORED_DATA_DAMAGED")));
+    }
+    assert_eq!(of_account(&world, accounts[2]).await.unwrap().access_token, served[2], "nothing else stops");
+
+    // The same ciphertexts open where they belong.
+    sql.run(&put("=")).await;
+    for (account, served) in accounts.into_iter().zip(served) {
+        assert_eq!(of_account(&world, account).await.unwrap().access_token, served, "{account} heals");
+    }
+    assert_everything_opens(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_refresh_token_stops_refreshes_and_goes_to_no_vendor() {
+    let mut world = with_tenants(Database::sqlite(), 1).await;
+    let mut sql = Sql::open(&world.database).await;
+    world.get_token(&tenant(0)).await.unwrap();
+    let kept = sql.token(&tenant(0), "refresh_token").await;
+    let mut altered = kept.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    sql.put_token(&tenant(0), "refresh_token", &altered).await;
+    world.restart().await;
+    let connection_id = world.connection(&tenant(0), 5_000_000).await;
+    let refresh = RefreshConnectionRequest { tenant_id: tenant(0), connection_id };
+    let asked = world.sim.handle().stats().refreshes;
+    let refused = world.operator().connections().refresh_connection(refresh.clone()).await.unwrap_err();
+    let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
+    assert_eq!((refused.code(), reason.as_deref()), (Code::DataLoss, Some("STORED_DATA_DAMAGED")));
+    assert_eq!(world.sim.handle().stats().refreshes, asked, "nothing damaged was sent to the vendor");
+
+    sql.put_token(&tenant(0), "refresh_token", &kept).await;
+    world.operator().connections().refresh_connection(refresh).await.unwrap();
+    assert_eq!(world.sim.handle().stats().refreshes, asked + 1, "a refresh that can be made is counted");
+    assert_everything_opens(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Two servers: a key becomes the active one when both can open what it wraps.
 
-use tokenward_api::admin::v1::RotateEncryptionKeyRequest;
+use std::collections::BTreeMap;
+
 use tokenward_api::admin::v1::key_job::State;
+use tokenward_api::admin::v1::{GetKeyJobRequest, RotateDataKeysRequest, RotateEncryptionKeyRequest};
 use tokenward_tests::{Clients, Database, Scratch, Serve, Settings, get_token};
 
 use crate::world::{add_version, assert_everything_opens, end_of, key, status, tenant, with_tenants};
@@ -57,5 +59,48 @@ async fn a_rotation_waits_for_a_server_that_lacks_the_key() {
     // Who starts now needs the key.
     let told = Serve::call(&without).run().await.fails(1);
     assert!(told.contains("local:2"), "{told}");
+    second.stop().await;
+}
+
+/// A server works in batches of a hundred: it is killed with most of them still to come.
+const MANY: u64 = 300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_two_servers_share_is_finished_by_the_one_that_is_left() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut world = with_tenants(database, MANY).await;
+    let folder = Scratch::new();
+    let second = Serve::start(&settings(&folder, &world).await).await;
+    let started = world.admin().keys().rotate_data_keys(RotateDataKeysRequest::default()).await;
+    let job = started.unwrap().into_inner().key_job_id;
+    let there = Clients::new(&second.admin(), &world.admin_token);
+    let look = || async {
+        let request = GetKeyJobRequest { key_job_id: job.clone() };
+        there.keys().get_key_job(request).await.unwrap().into_inner()
+    };
+    let begun = async { while look().await.done_count == 0 {} };
+    tokio::time::timeout(tokenward_tests::PATIENCE, begun).await.unwrap();
+    world.take_server().crash().await;
+    let left = look().await;
+    assert_eq!(left.state(), State::Running, "the server was killed too late: {left:?}");
+    second.process.stderr.wait_for_text("a key job is done").await;
+    let done = look().await;
+    let expected = i64::try_from(MANY).unwrap() + 1;
+    assert_eq!((done.state(), done.skipped_count), (State::Done, 0), "{done:?}");
+    assert_eq!(done.done_count, expected, "each data key counts once, whoever dealt with it");
+
+    world.restart().await;
+    let all = key(&world, "status --data-keys").await.json();
+    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for key in all["data_keys"].as_array().unwrap() {
+        keys.entry(key["scope"].as_str().unwrap()).or_default().push(key["state"].as_str().unwrap());
+    }
+    for number in 0..MANY {
+        let states = keys.get_mut(&*tenant(number)).unwrap();
+        states.sort_unstable();
+        assert_eq!(*states, ["active", "replaced"], "{}", tenant(number));
+        world.get_token(&tenant(number)).await.unwrap();
+    }
+    assert_everything_opens(&world).await;
     second.stop().await;
 }

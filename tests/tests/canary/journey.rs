@@ -417,7 +417,9 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Whether a file of a journal holds an answer; what is free begins with zeros.
 fn is_entry(name: &str, bytes: &[u8]) -> bool {
-    name.ends_with(".slot") && !bytes.is_empty() && !bytes.starts_with(&[0; 4])
+    Path::new(name).extension().is_some_and(|kind| kind == "slot")
+        && !bytes.is_empty()
+        && !bytes.starts_with(&[0; 4])
 }
 
 /// A password in the URL, which a server that trusts this machine does not ask for.

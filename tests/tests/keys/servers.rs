@@ -45,7 +45,8 @@ async fn a_rotation_waits_for_a_server_that_lacks_the_key() {
     let again = world.admin().keys().rotate_encryption_key(RotateEncryptionKeyRequest::default()).await;
     assert_eq!(again.unwrap().into_inner().key_job_id, job.key_job_id);
     let told = key(&world, "rotate-data").await.fails(3);
-    assert!(told.contains("a rotation is running already") && told.contains(&job.key_job_id), "{told}");
+    let busy = "a rotation to the key local:2 of the backend local is running already";
+    assert!(told.contains(busy) && told.contains(&job.key_job_id), "{told}");
 
     std::fs::copy(world.folder.file("tokenward.key"), folder.file("tokenward.key")).unwrap();
     let done = end_of(&world, &job.key_job_id).await;

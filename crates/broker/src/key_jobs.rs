@@ -18,6 +18,8 @@ use crate::sealer::{Former, OpenKeys, Reseal, active_of, field_name};
 
 /// How many data keys are handed out at once.
 const CLAIM: u32 = 1000;
+/// The same where each is wrapped anew, in one transaction that a refresh may have to wait for.
+const REWRAPS: u32 = 100;
 /// How many ciphertexts one transaction replaces: each time is a burst of work that callers may meet, and that a refresh may
 /// have to wait for.
 const SWAPS: usize = 500;
@@ -137,7 +139,8 @@ impl Worker {
         }
         let mut rounds = 0;
         while !self.broker.is_stopping() {
-            let claim = self.storage.claim_data_keys(&job.id, CLAIM).await?;
+            let most = if job.kind == KeyJobKind::Rotate { REWRAPS } else { CLAIM };
+            let claim = self.storage.claim_data_keys(&job.id, most).await?;
             if claim.remaining == 0 {
                 return self.finish(job).await;
             }
@@ -149,9 +152,7 @@ impl Worker {
                 continue;
             }
             if job.kind == KeyJobKind::Rotate {
-                for batch in claim.keys.chunks(BATCH).take_while(|_| !self.broker.is_stopping()) {
-                    self.rewrap_batch(job, batch.to_vec()).await?;
-                }
+                self.rewrap_batch(job, claim.keys).await?;
                 continue;
             }
             // No other key becomes the active one while new data keys are made.

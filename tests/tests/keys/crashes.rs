@@ -8,7 +8,7 @@ use tokenward_api::admin::v1::{
 };
 use tokenward_tests::{Database, World, parts};
 
-use crate::migration::{Bao, configure, section, with};
+use crate::migration::{Bao, configure, keyring, with};
 use crate::world::{add_version, assert_everything_opens, end_of, tenant, with_tenants};
 
 const CRASHES: u32 = 50;
@@ -101,8 +101,7 @@ async fn fifty_crashes_of_moves_between_backends_leave_every_row_readable() {
     let Some(address) = parts::openbao_address() else { return };
     let bao = Bao::new(address).await;
     let mut world = with_tenants(Database::sqlite(), TENANTS).await;
-    let file = world.folder.file("tokenward.key").display().to_string();
-    let local = section(&[("kind", "local"), ("key_file", &file)]);
+    let local = keyring(&world, "tokenward.key");
     configure(&mut world, with(&local, "next", &bao.section(&["encrypt", "decrypt"]).await)).await;
     let names = [bao.kek(), "local:1".to_owned()];
     jobs_survive_crashes(world, "migrate", async |world, number| {

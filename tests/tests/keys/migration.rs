@@ -64,7 +64,13 @@ async fn at_aws(kms: &Kms, world: &mut World) -> (Table, String) {
     (aws, format!("aws-kms:{arn}"))
 }
 
-pub(crate) fn section(options: &[(&str, &str)]) -> Table {
+/// The section for a keyring in the world's folder.
+pub(crate) fn keyring(world: &World, name: &str) -> Table {
+    let file = world.folder.file(name).display().to_string();
+    section(&[("kind", "local"), ("key_file", &file)])
+}
+
+fn section(options: &[(&str, &str)]) -> Table {
     options.iter().map(|(option, value)| ((*option).to_owned(), (*value).into())).collect()
 }
 
@@ -110,11 +116,7 @@ async fn keys_move_from_a_keyring_to_openbao_to_aws_kms_and_to_another_keyring()
     let Some(url) = parts::moto_url() else { return };
     let (bao, kms) = (Bao::new(address).await, Kms(url));
     let mut world = with_tenants(Database::sqlite(), TENANTS).await;
-    let keyring = |name: &str| {
-        let file = world.folder.file(name).display().to_string();
-        section(&[("kind", "local"), ("key_file", &file)])
-    };
-    let (first, last) = (keyring("tokenward.key"), keyring("last.key"));
+    let (first, last) = (keyring(&world, "tokenward.key"), keyring(&world, "last.key"));
     let generate = tokenward_tests::Tokenward::new("key generate --version 7 --file");
     generate.arg(world.folder.file("last.key")).run().await.ok();
     let transit = bao.section(&["encrypt", "decrypt"]).await;
@@ -131,8 +133,7 @@ async fn keys_move_back_to_the_key_that_they_came_from_while_it_is_not_retired()
     let Some(url) = parts::moto_url() else { return };
     let (bao, kms) = (Bao::new(address).await, Kms(url));
     let mut world = with_tenants(Database::sqlite(), TENANTS).await;
-    let file = world.folder.file("tokenward.key").display().to_string();
-    let local = section(&[("kind", "local"), ("key_file", &file)]);
+    let local = keyring(&world, "tokenward.key");
     let transit = bao.section(&["encrypt", "decrypt"]).await;
     let (aws, at_aws) = at_aws(&kms, &mut world).await;
     let at_bao = bao.kek();
@@ -163,8 +164,7 @@ async fn nothing_moves_to_a_backend_that_does_not_open_what_it_wraps() {
     let Some(address) = parts::openbao_address() else { return };
     let bao = Bao::new(address).await;
     let mut world = with_tenants(Database::sqlite(), TENANTS).await;
-    let file = world.folder.file("tokenward.key").display().to_string();
-    let local = section(&[("kind", "local"), ("key_file", &file)]);
+    let local = keyring(&world, "tokenward.key");
     for (may, lacks) in [("decrypt", "encrypt"), ("encrypt", "decrypt")] {
         configure(&mut world, with(&local, "next", &bao.section(&[may]).await)).await;
         let told = key(&world, "migrate --to openbao").await.fails(3);
